@@ -244,9 +244,9 @@ $(BUILD)/lua/pluto/psocket.so: psocket.h $(BUILD)/lua.map
 # --- tests: twice, for san and for opt. The implementation and the fuzz replayer sit in archives, so that a test which
 # includes the implementation itself, or has a main of its own, does not get a second one --------------------------
 define test_rules
-$(BUILD)/$(1)/libpsocket.a: psocket.h
+$(BUILD)/$(1)/libpsocket.a: psocket.h tests/invariants.h
 	@mkdir -p $$(@D)
-	@$$(CC) -std=c99 $$(WARN) -Werror $(2) $$(BEARSSL_CFLAGS) -DPSOCKET_IMPLEMENTATION $(if $(filter san,$(1)),-DPSOCKET_CHECK) -x c psocket.h -c -o $$(@D)/psocket.o
+	@$$(CC) -std=c99 $$(WARN) -Werror $(2) $$(BEARSSL_CFLAGS) -DPSOCKET_IMPLEMENTATION $(if $(filter san,$(1)),-DPSOCKET_CHECK='"tests/invariants.h"') -x c psocket.h -c -o $$(@D)/psocket.o
 	@rm -f $$@ && ar rc $$@ $$(@D)/psocket.o
 $(BUILD)/$(1)/libreplay.a: tests/fuzz/replay.c
 	@mkdir -p $$(@D)

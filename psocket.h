@@ -78,7 +78,7 @@
  * PSOCKET_RESOLVER_THREADS   implementation  names resolved at once; more queue (96)
  * PSOCKET_CHAIN_BYTES        implementation  most bytes of certificates taken from a peer (102400)
  * PSOCKET_CHAIN_DEPTH        implementation  most certificates on a verified path, without its anchor (10)
- * PSOCKET_CHECK              implementation  for tests: abort if an invariant does not hold after a call
+ * PSOCKET_CHECK              implementation  for tests: a file that says what must hold after each call
  * PSOCKET_KEYLOG(line)       implementation  called with NSS key log lines: debugging only, breaks secrecy
  *================================================================================================*/
 
@@ -675,10 +675,6 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 #define PSOCKET_DATAGRAM 65536 /* largest datagram that is received; a larger one is an error */
 #endif
 
-#ifdef PSOCKET_CHECK /* for tests: what must hold between calls is looked at after each */
-#define PSI_SURE(x) ((x) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x), abort()))
-#endif
-
 #ifdef __cplusplus
 #define PSI_ZERO {}
 #else
@@ -760,6 +756,15 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_number(uint32_t *v, const char *s, const char *end, int most)
+{
+    *v = 0;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
+}
+
 /* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
    size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
@@ -804,9 +809,7 @@ PSOCKET_API const char *psocket_codename(int code)
  * processes, and never raises SIGPIPE.
  *================================================================================================*/
 
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
+enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
 
 /* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
 typedef struct psi_addr {
@@ -841,9 +844,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_PATH 1024 /* longest path */
 #endif
 
-#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
-#define PSI_OS_DATAGRAM 2
-#define PSI_OS_LISTENER 3
+enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_adopt tells */
 
 /* What a block defines:
  *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
@@ -893,26 +894,18 @@ typedef struct psi_os_settings {
 #endif
 
 #define PSI_SYS(name) lwip_##name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_DROPS_INPUT 0
 #define PSI_OS_RESOLVE_ERRNO(e) 0
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef uint8_t psi_os_octet;
+#define EAI_AGAIN (-1) /* it does not tell */
 
 #define psi_os_raw_close(fd) lwip_close(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
 #define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
-#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -993,8 +986,6 @@ static void psi_os_bell_count(psocket_fd bell, int rung)
 static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
 static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
 
-#define psi_os_start() 0 /* tcpip_init is the application's */
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -1007,36 +998,35 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+#define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
+   tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
+static int psi_os_swap(psi_os_mutex *m, int value)
+{
+    int before;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    before = *m;
+    *m = value;
+    SYS_ARCH_UNPROTECT(level);
+    return before;
+}
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
 {
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
+    while (psi_os_swap(m, 1)) sys_msleep(1);
 }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_swap(m, 0); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1124,10 +1114,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
 }
-
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
 
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
@@ -1322,6 +1308,15 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
 
 /*--- Windows: threads */
 
+/* Keeps the DLL that this code is in loaded: threads and finalizers may come after FreeLibrary. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
@@ -1332,15 +1327,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
-
-/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
-static void psi_os_pin(void)
-{
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1469,26 +1455,15 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #define PSI_SYS(name) name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
                      { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
-#define PSI_OS_SEND_DROPS_INPUT 0
-#endif
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef unsigned char psi_os_octet;
 
 #define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
-#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
@@ -1545,7 +1520,6 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 #endif
 }
 
-#define psi_os_start() 0
 #define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
 #define psi_os_calendar() time(NULL)
 
@@ -1556,24 +1530,25 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-#if defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        b += got;
-        n -= (size_t)got;
-    }
+#ifdef __linux__
+#define psi_os_random(p, n) getentropy(p, n)
 #else
-    arc4random_buf(p, n);
+#define psi_os_random(p, n) (arc4random_buf(p, n), 0)
 #endif
-    return 0;
-}
 
 /*--- POSIX: threads */
+
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+    static const char anchor = 0;
+    Dl_info info;
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+#endif
+}
 
 #ifndef PSOCKET_NO_THREADS
 typedef pthread_mutex_t psi_os_mutex;
@@ -1585,18 +1560,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
-
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
-static void psi_os_pin(void)
-{
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
-    static const char anchor = 0;
-    Dl_info info;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
-        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-#endif
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1637,21 +1600,17 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
-    int result = 0;
+    int n, result = 0;
     struct PSI_OS_64(dirent) *entry;
+    struct PSI_OS_64(stat) st;
     DIR *dir = opendir(path);
     if (!dir) return PSOCKET_FILE;
-    for (;;) {
-        struct PSI_OS_64(stat) st;
-        int n;
-        errno = 0;
-        entry = PSI_OS_64(readdir)(dir);
-        if (!entry) break;
+    for (errno = 0; !result && (entry = PSI_OS_64(readdir)(dir)) != NULL; errno = 0) {
         n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
         if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
-        if ((result = each(ctx, full)) != 0) break;
+        result = each(ctx, full);
     }
-    if (!entry && errno) result = PSOCKET_FILE;
+    if (!result && errno) result = PSOCKET_FILE;
     closedir(dir);
     return result;
 }
@@ -1675,6 +1634,21 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 #endif /* blocks of hooks */
 
+#ifndef _WIN32 /* what lwIP and POSIX have in common */
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
+#define PSI_OS_SEND_DROPS_INPUT 0
+#endif
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+#define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#endif
+
 /*--- one body for all: time, randomness */
 
 #ifndef PSOCKET_NOW
@@ -1689,6 +1663,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+/* Up to 256 bytes. */
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
 
 /*--- errors */
@@ -1738,17 +1713,6 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-#ifdef PSOCKET_LWIP
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-#endif
-
 /* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
 static void psi_err_set(psocket_error *e, int code, int os, const char *text)
 {
@@ -1775,31 +1739,21 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
+   with the system's number and the reason behind the sentence. */
+#define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
+#define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
+PSI_PRINTF(5, 6)
+static PSI_UNUSED int psi_err_say(psocket_error *e, int code, int os, int alert, const char *format, ...)
 {
     va_list ap;
-    psi_err_code(e, code);
     if (!e) return code;
+    psi_err_set(e, code, os < 0 ? 0 : os, psocket_strerror(code));
     e->tls_alert = alert;
     va_start(ap, format);
     if (format) vsnprintf(e->text, sizeof e->text, format, ap);
     va_end(ap);
-    return code;
-}
-
-/* The same with the system's number, and the reason behind the sentence. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    psi_err_set(e, code, os, "");
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    psi_err_why(e);
+    if (os >= 0) psi_err_why(e);
     return code;
 }
 
@@ -1847,7 +1801,7 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 8192, n = 0;
+    size_t cap, n = 0;
     ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
@@ -1858,10 +1812,10 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!r && got > 0) {
-        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
-        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        else *data = bigger;
+    for (cap = 16384; !r && got > 0; cap *= 2) {
+        char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
+        if (bigger) *data = bigger;
+        else r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
         while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
@@ -1994,8 +1948,9 @@ static int psi_os_walk_list(void *ctx, const char *list)
         n = strcspn(list, PSI_OS_LIST);
         snprintf(path, sizeof path, "%.*s", (int)n, list);
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
-        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-        if (r == PSOCKET_FILE) r = 0;
+        if (r != PSOCKET_FILE) continue;
+        w->os = PSI_OS_ERRNO;
+        r = 0;
     }
     return r;
 }
@@ -2189,12 +2144,33 @@ static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is a number. */
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Joins a group over IPv4 at an interface; NULL: multicasts leave there. */
+static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (psi_os_mreq_at(&m, index)) return -1;
+    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    memcpy(&m.imr_multiaddr, group, 4);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+}
+
+/* Sets one that is a number, in the shape that the system has for it. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
     psi_os_octet octet = (psi_os_octet)value;
-    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
-    return psi_os_setopt(fd, level, name, &value, sizeof value);
+#ifdef _WIN32
+    if (level == SOL_SOCKET && name == SO_KEEPALIVE) return psi_os_keepalive(fd, value);
+#endif
+    if (level != IPPROTO_IP) return psi_os_setopt(fd, level, name, &value, sizeof value);
+    if (name == IP_MULTICAST_IF) return psi_os_group4(fd, NULL, (uint32_t)value);
+    return psi_os_setopt(fd, level, name, &octet, sizeof octet);
 }
 
 /* Reads one of the socket's own options, of level SOL_SOCKET. */
@@ -2286,6 +2262,12 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+/* And back: errors and ends are for who reads and who writes. */
+static PSI_UNUSED int psi_os_events(int revents)
+{
+    return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
+}
+
 /* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
@@ -2331,9 +2313,8 @@ static PSI_UNUSED int psi_os_unlink(const char *path)
 static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
-#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
-#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_DATAGRAMS 4
+/* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
+enum { PSI_OS_DUAL = 1, PSI_OS_REUSE_PORT = 2, PSI_OS_DATAGRAMS = 4 };
 
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
@@ -2433,31 +2414,8 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
-    uint32_t n = 0;
-    const char *p = name;
-    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
-    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
-}
-
-#ifdef PSI_OS_MREQ
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
-#endif
-
-#ifndef _WIN32
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
-#endif
-
-/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
-static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
-{
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, set->group.ip, 4);
-    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
-    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    uint32_t n;
+    return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
@@ -2466,11 +2424,9 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
-#ifndef _WIN32
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
-#ifdef TCP_KEEPIDLE
+#if defined(TCP_KEEPIDLE) && !defined(_WIN32)
         { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
-#endif
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2484,25 +2440,22 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
                            (int)set->interface_index };
     size_t i;
-    int r;
     if (family == PSI_UNIX) return 0;
-    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    r = !udp && alive && psi_os_keepalive(fd, alive);
-    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
-        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
-        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
-        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
-        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
-        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
+    if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
+    for (i = 0; i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level; /* 0: IPv4 */
+        if (!values[is] || (is < CAST) == (udp != 0) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!psi_os_setint(fd, level, table[i].name, is == NOLOOP ? 0 : values[is])) continue;
+        if (level || family != PSI_IP6) return psi_os_why(os); /* IPv6 may reach IPv4 groups, but need not */
     }
-    return r ? psi_os_why(os) : 0;
+    return 0;
 }
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, group->ip, set->interface_index) : 0;
     if (group->family == PSI_IP6) {
 #ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
@@ -2529,23 +2482,20 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2], r;
-    fds[0] = fds[1] = -1;
-    if (psi_os_raw_pair(two)) return psi_os_why(os);
-    r = psi_os_setup(&fds[0], two[0], 0, os);
-    if (r) psi_os_raw_close(two[1]);
-    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    fds[0] = two[0];
+    fds[1] = two[1];
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #else
-/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+/* Over the loopback interface. Should somebody else connect first, it fails. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
     psi_addr a = psi_os_loopback(), here, peer;
-    psocket_pollfd wait;
-    int r, tries;
-    fds[0] = fds[1] = wait.fd = -1;
-    wait.events = PSOCKET_READ;
+    psocket_pollfd wait = { -1, PSOCKET_READ };
+    int r;
+    fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
     if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
@@ -2554,17 +2504,11 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
-        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-        if (r == PSOCKET_WANT_READ) r = 0;
-        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
-            psi_os_close(fds[1]);
-            fds[1] = -1;
-        }
-    }
+    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
+    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
     psi_os_close(wait.fd);
-    if (!r && fds[1] == -1) r = PSOCKET_OS;
     if (r) psi_os_close_pair(fds);
     return r;
 }
@@ -2633,6 +2577,10 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
 /*--- names */
 
 #ifndef PSOCKET_NO_DNS
+#ifndef EAI_NODATA
+#define EAI_NODATA EAI_NONAME
+#endif
+
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
 static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
@@ -2642,16 +2590,9 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_family = AF_UNSPEC;
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
-    if (e) {
-        *os = PSI_OS_RESOLVE_ERRNO(e);
-#ifdef EAI_AGAIN
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#endif
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
+    if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
+    if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -2695,8 +2636,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
@@ -2716,10 +2656,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
-        unsigned e = ev[i].events;
         out[i].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
-                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+        out[i].events = psi_os_events((int)ev[i].events);
     }
     return n;
 }
@@ -2775,7 +2713,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
-    int cap = p->cap ? p->cap * 2 : 8;
+    int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
     struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
@@ -2814,10 +2752,10 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count, re = p->fds[i].revents;
-        if (!re) continue;
+        int i = (p->next + k) % p->count;
+        if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
-        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+        out[count++].events = psi_os_events(p->fds[i].revents);
     }
     p->next = (p->next + k) % p->count;
     return count;
@@ -3136,15 +3074,6 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
  * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
-static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
-{
-    *v = 0;
-    if (s == end || end - s > most) return 0;
-    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
-    return s == end;
-}
-
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
 static void psi_addr_normalise(psi_addr *a)
 {
@@ -3169,7 +3098,7 @@ static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
         end--;
     }
     zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
-    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone && !psi_number(&a->scope, zone + 1, end, 9)) return 0;
     if (zone) end = zone;
     n = (size_t)(end - s);
     if (n < sizeof text) memcpy(text, s, n);
@@ -3203,7 +3132,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
     const char *colon = strrchr(s, ':');
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
     if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
@@ -3218,7 +3147,8 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
+/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+#define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
@@ -5919,14 +5849,6 @@ static int psi_rec_unpad(psi_rec_in *in)
     return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
 }
 
-/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
-static int psi_rec_skips(psi_rec *r, size_t len)
-{
-    if (r->skip < len) return 0;
-    r->skip -= (uint32_t)len;
-    return 1;
-}
-
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
    peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
@@ -5956,11 +5878,11 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. */
+   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, alert;
+    int sealed, hidden, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
@@ -5974,13 +5896,15 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
+    ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
+    if (!ours && r->skip >= len) {
+        r->skip -= (uint32_t)len;
+        return PSI_REC_SKIP;
+    }
+    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
+    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -6041,100 +5965,125 @@ static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out
     return psi_x509_hash_len(hash);
 }
 
-/* Returns the length. */
-static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+/* A secret is made ready once for all that comes from it. Who holds one wipes it. */
+typedef br_hmac_key_context psi_secret;
+
+static void psi_keys_ready(psi_secret *k, int hash, const uint8_t *secret, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
-    br_hmac_init(&h, &k, 0);
-    br_hmac_update(&h, p, n);
-    n = br_hmac_out(&h, out);
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
-    return n;
+    br_hmac_key_init(k, psi_x509_hash_class(hash), secret, n);
 }
 
-/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
-static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+/* HMAC of strings behind each other. Returns its length. */
+static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t count, uint8_t *out)
+{
+    br_hmac_context h;
+    br_hmac_init(&h, k, 0);
+    for (; count; count--, parts++) br_hmac_update(&h, parts->p, parts->n);
+    count = br_hmac_out(&h, out);
+    psi_wipe(&h, sizeof h);
+    return count;
+}
+
+/* The same of one string, with a secret that is used but once. */
+static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
+{
+    psi_secret k;
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_mac(&k, &part, 1, out);
+    psi_wipe(&k, sizeof k);
+}
+
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
-    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+    uint8_t secret[PSI_HASH_MAX];
+    psi_reader part = ikm ? psi_read_of(ikm, n) : psi_read_of(zero, psi_x509_hash_len(hash));
+    psi_keys_ready(k, hash, secret, psi_keys_mac(k, &part, 1, secret));
+    psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, psi_reader context, uint8_t *out,
-                            size_t n)
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_REC_SECRET], *made = NULL;
-    uint8_t head[3], end[2]; /* lengths, and the counter */
-    psi_rec_put(head, n, 2);
-    head[2] = (uint8_t)(6 + strlen(label));
-    end[0] = (uint8_t)context.n;
-    end[1] = 1;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
-    for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
-        br_hmac_init(&h, &k, 0);
-        if (made) br_hmac_update(&h, made, len);
-        br_hmac_update(&h, head, 3);
-        br_hmac_update(&h, "tls13 ", 6);
-        br_hmac_update(&h, label, strlen(label));
-        br_hmac_update(&h, end, 1);
-        br_hmac_update(&h, context.p, context.n);
-        br_hmac_update(&h, end + 1, 1);
-        br_hmac_out(&h, block);
-        made = block;
-        take = n < len ? n : len;
-        memcpy(out, block, take);
-        out += take;
-        n -= take;
+    uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
+    uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
+                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    size_t len;
+    for (; n; number++) {
+        len = psi_keys_mac(k, parts, 7, block);
+        parts[0] = psi_read_of(block, len);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
     }
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
     psi_wipe(block, sizeof block);
 }
 
 /* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
-static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+static void psi_keys_derive(const psi_secret *k, int hash, const char *label, const uint8_t *digest, uint8_t *out)
 {
     uint8_t none[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
     if (!digest) psi_keys_digest(hash, psi_none, psi_none, none);
-    psi_keys_expand(hash, secret, label, psi_read_of(digest ? digest : none, n), out, n);
+    psi_keys_expand(k, label, psi_read_of(digest ? digest : none, n), out, n);
+}
+
+/* On to the secret of the next stage (RFC 8446 7.1). */
+static void psi_keys_next(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
+{
+    uint8_t salt[PSI_HASH_MAX];
+    psi_keys_derive(k, hash, "derived", NULL, salt);
+    psi_keys_ready(k, hash, salt, psi_x509_hash_len(hash));
+    psi_keys_extract(k, hash, ikm, n);
+    psi_wipe(salt, sizeof salt);
 }
 
 /* The content of Finished, and of a binder (RFC 8446 4.4.4). */
 static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *digest, uint8_t *out)
 {
+    psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
-    psi_keys_expand(hash, secret, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_expand(&k, "finished", psi_none, key, n);
+    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
 static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
 {
-    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, psk, psi_x509_hash_len(hash), early);
-    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_secret k;
+    uint8_t key[PSI_HASH_MAX];
+    psi_keys_ready(&k, hash, NULL, 0);
+    psi_keys_extract(&k, hash, psk, psi_x509_hash_len(hash));
+    psi_keys_derive(&k, hash, "res binder", NULL, key);
     psi_keys_finished(hash, key, digest, out);
-    psi_wipe(early, sizeof early);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* TLS 1.2's PRF (RFC 5246 5). */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
-                         uint8_t *out, size_t n)
+static void psi_keys_prf(const psi_secret *k, const char *label, psi_reader seed, uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk chunk;
-    chunk.data = seed.p;
-    chunk.len = seed.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
+    uint8_t a[PSI_HASH_MAX], block[PSI_HASH_MAX];
+    psi_reader parts[3] = {psi_none, psi_read_of(label, strlen(label)), seed};
+    size_t len;
+    parts[0] = psi_read_of(a, psi_keys_mac(k, parts + 1, 2, a));
+    while (n) {
+        len = psi_keys_mac(k, parts, 3, block);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
+        if (n) psi_keys_mac(k, parts, 1, a);
+    }
+    psi_wipe(a, sizeof a);
+    psi_wipe(block, sizeof block);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6144,24 +6093,27 @@ static size_t psi_suite_key_len(const psi_suite *s)
     return s->aead == PSI_AES128 ? 16 : 32;
 }
 
-/* RFC 8446 7.3: key and nonce from a traffic secret. */
+/* RFC 8446 7.3: key and nonce from a traffic secret, which may lie in *k. */
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
-    uint8_t copy[PSI_REC_SECRET];
-    size_t n = suite->len;
-    memcpy(copy, secret, n); /* it may lie in *k */
-    psi_key_clear(k);
+    psi_secret ready;
+    psi_keys_ready(&ready, suite->hash, secret, suite->len);
+    psi_key_relax(k);
     k->suite = suite;
-    memcpy(k->secret, copy, n);
-    psi_keys_expand(suite->hash, copy, "key", psi_none, k->key, psi_suite_key_len(suite));
-    psi_keys_expand(suite->hash, copy, "iv", psi_none, k->iv, sizeof k->iv);
-    psi_wipe(copy, sizeof copy);
+    k->seq = 0;
+    memmove(k->secret, secret, suite->len);
+    psi_keys_expand(&ready, "key", psi_none, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(&ready, "iv", psi_none, k->iv, sizeof k->iv);
+    psi_wipe(&ready, sizeof ready);
 }
 
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_secret ready;
+    psi_keys_ready(&ready, k->suite->hash, k->secret, k->suite->len);
+    psi_keys_expand(&ready, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_wipe(&ready, sizeof ready);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6474,9 +6426,9 @@ enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
 typedef struct psi_hs_secrets {
     psi_kex kex;
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret */
     size_t secret_len;
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
+    psi_secret ready;            /* TLS 1.2's master secret, TLS 1.3's secret of the stage */
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 } psi_hs_secrets;
 
@@ -6791,17 +6743,14 @@ static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 }
 
 /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
-static int psi_ext_pointless(psi_reader list)
-{
-    return list.n && !memchr(list.p, 0, list.n);
-}
-
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    psi_reader list;
     (void)h;
-    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-    psi_write_number(w, 0x0100, 2);
-    return 1;
+    if (w) psi_write_number(w, 0x0100, 2);
+    if (w) return 1;
+    list = psi_read_vector(r, 1, 1, 255);
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -6844,16 +6793,10 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 /* application_layer_protocol_negotiation, RFC 7301. */
 static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader all, list;
-    if (w && h->where == PSI_IN_CH) {
-        psi_write_vector(w, h->tls->alpn.p, h->tls->alpn.n, 2);
-        return h->tls->alpn.n != 0;
-    }
-    if (w) {
-        psi_write_number(w, h->alpn.n + 1, 2);
-        psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
-        return h->alpn.n != 0;
-    }
+    psi_reader all = psi_read_of(h->tls->alpn.p, h->tls->alpn.n), list;
+    if (h->where != PSI_IN_CH) all = h->alpn.n ? psi_read_of(h->alpn.p - 1, h->alpn.n + 1) : psi_none; /* with its length */
+    if (w) psi_write_vector(w, all.p, all.n, 2);
+    if (w) return all.n != 0;
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
@@ -7069,17 +7012,18 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
-/* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
+/* Does a list have an extension twice? A sixteenth of all types at a time, those that occur, so that the cost is linear. */
 static int psi_ext_twice(psi_reader all)
 {
-    unsigned part;
+    unsigned part, parts = 1;
     int twice = 0;
-    for (part = 0; part < 16 && !twice; part++) {
+    for (part = 0; parts >> part && !twice; part++) {
         uint8_t seen[4096 / 8] = {0};
         psi_reader list = all;
-        while (list.n) {
+        while (list.n && parts >> part & 1) {
             unsigned type = psi_read_number(&list, 2), bit = 1u << (type & 7);
             psi_read_vector(&list, 2, 0, 65535);
+            parts |= 1u << (type >> 12);
             if (type >> 12 != part) continue;
             twice |= (seen[type % 4096 / 8] & bit) != 0;
             seen[type % 4096 / 8] |= (uint8_t)bit;
@@ -7104,6 +7048,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
+    if (!alert && where & (PSI_IN_SH12 | PSI_IN_EE)) psi_ext_limits(h);
     if (!alert) return 0;
     if (alert == PSI_ALERT_INTERNAL_ERROR) return psi_hs_broken(h, PSOCKET_NOMEM);
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
@@ -7238,14 +7183,21 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
  * questions that a handshake puts to the application. A question stops a handshake until it is answered.
  *================================================================================================*/
 
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
 /* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
-    if (s->kind == PSI_X509_ECDSA)
-        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
-    if (leaf->key.key_type != BR_KEYTYPE_RSA || (leaf->only.kind != 0) != s->pss_key) return 0;
-    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
-    return !leaf->only.hash || leaf->only.hash == s->hash;
+    psi_x509_alg alg = psi_auth_alg(s);
+    if ((leaf->only.kind != 0) != s->pss_key || !psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
+    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7257,15 +7209,6 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
         if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
             return tls->schemes.items[i];
     return NULL;
-}
-
-static psi_x509_alg psi_auth_alg(const psi_scheme *s)
-{
-    psi_x509_alg alg;
-    alg.kind = s->kind;
-    alg.hash = s->hash;
-    alg.salt = (int)psi_x509_hash_len(s->hash);
-    return alg;
 }
 
 /* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
@@ -7445,11 +7388,11 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
+    if (PSI_IS13(h) && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
     while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
-        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
+        if (PSI_IS13(h)) extensions = psi_read_vector(&list, 2, 0, 65535);
         if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
@@ -7465,7 +7408,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
    that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
-    int server = h->role->server, new_one = h->version == PSI_TLS13;
+    int server = h->role->server, new_one = PSI_IS13(h);
     const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
@@ -7544,7 +7487,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
     psi_reader types = psi_none;
     int failed;
     h->offer = &o;
-    if (h->version == PSI_TLS12) {
+    if (!PSI_IS13(h)) {
         types = psi_read_vector(&m, 1, 1, 255);
         o.schemes = psi_read_list(&m, &schemes);
         o.authorities = psi_read_list(&m, &authorities);
@@ -7722,8 +7665,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
     const psi_trust *trust;
+    const psi_x509_cert *cert;
     br_sha256_context all;
-    uint8_t digest[32];
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
@@ -7732,13 +7675,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
         for (i = 0; i < tls->identity_count; i++) {
-            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = tls->identities[i].chain.certs;
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
-            psi_x509_sha256(trust->anchors.certs[i].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = &trust->anchors.certs[i];
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
         br_sha256_update(&all, tls->pins.p, tls->pins.n);
@@ -7864,7 +7807,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
@@ -7873,7 +7816,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 4", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
@@ -7981,16 +7924,12 @@ static void psi_session_recall(psi_hs *h)
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
-    psi_session s;
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
-    if (slot) {
-        psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
-        psi_wipe(&s, sizeof s);
-    }
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+        psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
 
@@ -8014,10 +7953,10 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
 
 /*==================================================================================================
  * >>handshake
- * The programs: the messages that a client and a server wait for, in the order in which RFC 5246 7.3 and RFC 8446 A draw
- * them, and what they do with each; and what comes after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until
- * psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when whole; what is not
- * the program's next is refused.
+ * The programs: the messages that a client and a server exchange, in the order in which RFC 5246 7.3 and RFC 8446 A draw
+ * them, what reads or writes each, and when keys change; and what comes after the handshake. psi_hs_new, then psi_hs_feed and
+ * psi_hs_output until psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when
+ * whole, and joins the transcript then; what is not the program's next is refused.
  *================================================================================================*/
 
 /* What one version needs only. */
@@ -8040,6 +7979,7 @@ static int psi_hs_tell(psi_hs *h)
     uint8_t digest[PSI_HASH_MAX];
     const psi_x509_cert *leaf = h->chain.certs;
     if (h->info) return 0;
+    s.proven = h->proven;
     if (h->resumed) {
         s = *h->session;
         psi_wipe(s.secret, sizeof s.secret);
@@ -8056,7 +7996,6 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
-    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8086,11 +8025,10 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
-                 psi_read_of(digest, n), out, 12);
+    psi_keys_prf(&h->k->ready, server ? "server finished" : "client finished", psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8124,7 +8062,8 @@ static void psi_hs12_keys(psi_hs *h)
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8141,15 +8080,13 @@ static void psi_hs12_keys(psi_hs *h)
 /* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
 static int psi_hs12_master(psi_hs *h)
 {
-    uint8_t master[48], digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX];
     psi_reader seed = psi_read_of(h->randoms, 64);
     psi_transcript_digest(&h->transcript, digest);
     if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
-                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
+    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    memcpy(h->k->secret, master, 48);
-    psi_wipe(master, sizeof master);
+    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
     psi_hs12_keys(h);
     return 0;
 }
@@ -8165,17 +8102,18 @@ static int psi_hs12_resume(psi_hs *h)
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
-static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
-                             uint8_t *server)
+static void psi_hs13_traffic(psi_hs *h, const char *const labels[4])
 {
-    uint8_t digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
-    psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[0], digest, client);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8184,18 +8122,14 @@ static int psi_hs13_keys(psi_hs *h)
 {
     static const char *const labels[4] = {"c hs traffic", "s hs traffic", "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
                                           "SERVER_HANDSHAKE_TRAFFIC_SECRET"};
+    psi_secret *ready = &h->k->ready;
     int hash = h->suite->hash;
-    size_t n = psi_x509_hash_len(hash);
-    uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_ready(ready, hash, NULL, 0);
+    psi_keys_extract(ready, hash, h->resumed ? h->session->secret : NULL, h->suite->len);
+    psi_keys_next(ready, hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
-    psi_wipe(salt, sizeof salt);
-    psi_wipe(secret, sizeof secret);
+    psi_hs13_traffic(h, labels);
+    psi_keys_next(ready, hash, NULL, 0);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
 
@@ -8204,14 +8138,12 @@ static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
-    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->k->secret, labels, client, server);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_hs13_traffic(h, labels);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
-    psi_wipe(client, sizeof client);
-    psi_wipe(server, sizeof server);
     return 0;
 }
 
@@ -8220,18 +8152,19 @@ static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
-    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "res master", digest, h->rec->seed);
+    psi_wipe(&h->k->ready, sizeof h->k->ready);
     return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
 static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 {
-    int hash = r->in.suite->hash;
-    psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
+    const psi_suite *suite = r->in.suite;
+    psi_secret k;
+    psi_keys_ready(&k, suite->hash, r->seed, suite->len);
+    psi_keys_expand(&k, "resumption", nonce, out, suite->len);
+    psi_wipe(&k, sizeof k);
 }
 
 /* --- the client ----------------------------------------------------------- */
@@ -8279,7 +8212,6 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
-    psi_ext_limits(h);
     psi_transcript_start(&h->transcript, h->suite->hash);
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
@@ -8295,9 +8227,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
-    psi_ext_limits(h);
-    return 0;
+    return psi_ext_get_all(h, &m, PSI_IN_EE);
 }
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
@@ -8613,7 +8543,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (psi_ext_pointless(o->points))
+    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8679,28 +8609,6 @@ static int psi_server13_write_extensions(psi_hs *h)
     return 0;
 }
 
-/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
-static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
-{
-    const psi_group *best = NULL;
-    size_t i;
-    *twice = 0;
-    for (i = tls->groups.count; i--;) {
-        psi_reader list = o->shares;
-        unsigned wanted = tls->groups.items[i]->number;
-        int seen = 0, may = psi_read_has(o->groups, wanted);
-        while (list.n) {
-            unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != wanted) continue;
-            *twice |= seen++;
-            if (may) best = tls->groups.items[i];
-            if (may) *point = share;
-        }
-    }
-    return best;
-}
-
 /* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). */
 static int psi_server13_recall(psi_hs *h, const psi_offer *o)
 {
@@ -8744,42 +8652,54 @@ static int psi_server13_again(psi_hs *h)
     return 0;
 }
 
-/* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
-static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+/* Chooses suite and group: that which we want most of those with a share, which goes to h->share, or of all that are offered. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
+    const psi_list *own = &h->tls->groups;
     const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    int twice;
-    *group = psi_server13_share(h->tls, o, point, &twice);
+    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    int twice = 0;
+    size_t i;
+    for (i = own->count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != own->items[i]->number) continue;
+            twice |= seen++;
+            if (may) best = own->items[i];
+            if (may) h->share = share;
+        }
+    }
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!wanted) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || best != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
+    h->k->kex.group = best ? best : wanted;
+    h->regrouped = !best;
     return 0;
 }
 
-/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
+/* ClientHello of TLS 1.3. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group;
-    psi_reader point = psi_none;
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
+    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    h->regrouped = !group;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    if (group)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    if (!h->regrouped)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
     h->resumed = 0;
-    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
     return 0;
 }
 
@@ -9446,27 +9366,13 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
 }
 
-/* Loads the private key and compares it with the certificate. */
-static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
-{
-    psi_reader text;
-    char *file;
-    size_t n = 1;
-    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
-    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
-    if (file) psi_wipe(file, text.n);
-    psi_free(file);
-    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
-    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                   n < to->chain.count ? ", which must come first in its chain" : "");
-}
-
+/* Loads the chain and the private key, and compares them. */
 static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
 {
     const psi_x509_cert *leaf;
     psi_reader text;
     char *file;
+    size_t n = 1;
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
@@ -9474,9 +9380,16 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       leaf->der, psi_none, to->endpoint);
-    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    if (from->ask) return psi_x509_usable(leaf, e);
+    code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, leaf)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
 }
 
 static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
@@ -9723,6 +9636,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 {
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_secret k;
     psi_writer w = PSI_ZERO;
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
@@ -9743,16 +9657,21 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     }
     if (r->version == PSI_TLS13) {
         if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
-        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_ready(&k, hash, r->secret, r->out.suite->len);
+        psi_keys_derive(&k, hash, label, NULL, secret);
+        psi_keys_ready(&k, hash, secret, r->out.suite->len);
         psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
-        psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
+        psi_keys_expand(&k, "exporter", psi_read_of(digest, r->out.suite->len), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
+        psi_wipe(&k, sizeof k);
         return (ptrdiff_t)n;
     }
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_keys_ready(&k, hash, r->secret, 48);
+    psi_keys_prf(&k, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_wipe(&k, sizeof k);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
@@ -10623,18 +10542,12 @@ static int psi_sock_fill(psocket *s)
 
 /*--- sending */
 
-/* Is this not the first that s sends in its poller's turn? Then it may wait for more: the poller flushes before it waits. */
-static int psi_sock_corked(psocket *s)
-{
-    int sent = psi_watch_did(&s->watch, PSI_DID_SEND);
-    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
-    return sent && s->nonblocking;
-}
-
-/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. */
+/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. What
+   is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
-    int cork = psi_sock_corked(s) && n < PSI_SOCK_CORK, r = 0;
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK, r = 0;
+    if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
         r = psi_sock_flush(s);
@@ -10676,24 +10589,23 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     return r;
 }
 
-/* Carries a half-close on: 0 when done. */
+/* Carries on what goes out, and its end if there is to be one: 0 when all is out. */
 static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
             return psi_sock_note(s, r, 0, NULL);
         s->end_out = PSI_FINISHING;
     }
-    if (s->end_out == PSI_FINISHING) {
-        if ((r = psi_sock_flush(s)) != 0) return r;
-        r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
-        if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-        if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
-        s->end_out = PSOCKET_CLOSED_HERE;
-    }
-    return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
+    if ((r = psi_sock_flush(s)) != 0 || !s->end_out) return r;
+    r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
+    if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
+    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
+    s->end_out = PSOCKET_CLOSED_HERE;
+    return 0;
 }
 
 /*--- dialling: RFC 8305 section 5 */
@@ -10713,79 +10625,48 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
     if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
 }
 
-static void psi_dial_won(psocket *s, psocket_fd fd, int index)
+/* Attempt i has reached the peer. */
+static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
     psi_hs *hs = d->hs;
-    int i;
-    for (i = 0; i < d->live; i++)
-        if (d->tries[i].fd == fd) d->tries[i].fd = -1;
-    s->peer = d->names->addrs[index];
+    psocket_fd fd = d->tries[i].fd;
+    d->tries[i].fd = -1;
+    s->peer = d->names->addrs[d->tries[i].index];
     psi_dial_free(d);
     psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
     s->of.hs = hs;
     s->due[0] = 0;
-    if (!hs) return;
+    if (!hs) return 0;
     s->state = PSI_HANDSHAKING;
     psi_sock_clock(s, 0);
+    return 0;
 }
 
-/* Begins an attempt. 0: connected; 1: under way; negative: failed. */
-static int psi_dial_try(psocket *s, int index, int64_t now)
+/* Begins the attempt at the next address. 1: it is under way; 0: it has been made, or has failed. */
+static int psi_dial_try(psocket *s, int64_t now)
 {
     psi_dial *d = s->of.dial;
-    const psi_addr *a = &d->names->addrs[index];
+    const psi_addr *a = &d->names->addrs[d->next];
     psi_addr local = d->set.local;
     psocket_fd fd;
     int os = 0, r = psi_os_socket(&fd, a->family, s->udp, &os);
     if (!r) r = psi_os_set(fd, a->family, s->udp, &d->set, &os);
-    if (!r && (local.family || local.port) && a->family != PSI_UNIX) {
+    if (!r && (local.family || local.port)) {
         if (!local.family) local.family = a->family;
         r = PSOCKET_ADDRESS_NOT_AVAILABLE;
         if (local.family == a->family) r = psi_os_bind(fd, &local, NULL, s->udp ? PSI_OS_DATAGRAMS : 0, &os);
     }
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
-    if (!r && !s->udp) r = psi_os_connected(fd, &os);
-    if (r == 0) {
-        psi_dial_won(s, fd, index);
-        return 0;
-    }
-    if (r == PSOCKET_WANT_WRITE) {
+    if (!r || r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
-        d->tries[d->live++].index = index;
-        d->next_at = now + (d->set.opt.attempt_delay_ms > 0 ? d->set.opt.attempt_delay_ms : 250);
-        return 1;
+        d->tries[d->live++].index = d->next++;
+        d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
+        return r != 0;
     }
     psi_os_close(fd);
-    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells when there is room */
-        d->next = index;
-        d->next_at = now + 20;
-        return 1;
-    }
-    psi_dial_failed(d, index, r, os);
-    return r;
-}
-
-/* Asks the attempts that are under way: 1 if one of them has won. */
-static int psi_dial_results(psocket *s, int64_t now)
-{
-    psi_dial *d = s->of.dial;
-    int i;
-    for (i = 0; i < d->live;) {
-        int os = 0, index = d->tries[i].index, r = psi_os_connect_result(d->tries[i].fd, &os);
-        if (r == 0) {
-            psi_dial_won(s, d->tries[i].fd, index);
-            return 1;
-        }
-        if (r == PSOCKET_WANT_WRITE) {
-            i++;
-            continue;
-        }
-        psi_os_close(d->tries[i].fd);
-        psi_dial_failed(d, index, r, os);
-        d->tries[i] = d->tries[--d->live];
-        d->next_at = now; /* a failure starts the next attempt at once */
-    }
+    if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
+    else psi_dial_failed(d, d->next++, r, os);
     return 0;
 }
 
@@ -10798,13 +10679,18 @@ static int psi_dial_lost(psocket *s)
     return psi_sock_end(s, code);
 }
 
+/* Is there an address to try, and room for the attempt? */
+static int psi_dial_more(const psi_dial *d)
+{
+    return d->next < d->names->count && d->live < PSI_DIAL_TRIES;
+}
+
 static int psi_dial_step(psocket *s)
 {
     psi_dial *d = s->of.dial;
     int64_t now;
-    int i;
+    int i, os = 0, code;
     if (s->state == PSI_RESOLVING) {
-        int code;
         if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
         if ((code = d->names->code) != 0) {
             psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
@@ -10815,10 +10701,21 @@ static int psi_dial_step(psocket *s)
     }
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     now = psi_os_now();
-    if (psi_dial_results(s, now)) return 0;
-    while (d->next < d->names->count && d->live < PSI_DIAL_TRIES && now >= d->next_at) {
-        int index = d->next++;
-        if (psi_dial_try(s, index, now) == 0) return 0;
+    for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
+        if (i == d->live) {
+            if (psi_dial_try(s, now)) i++; /* it is under way */
+            continue;
+        }
+        code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
+        if (!code) return psi_dial_won(s, i);
+        if (code == PSOCKET_WANT_WRITE) {
+            i++;
+            continue;
+        }
+        psi_os_close(d->tries[i].fd);
+        psi_dial_failed(d, d->tries[i].index, code, os);
+        d->tries[i] = d->tries[--d->live];
+        d->next_at = now; /* a failure starts the next attempt at once */
     }
     return d->live || d->next < d->names->count ? PSOCKET_WANT_WRITE : psi_dial_lost(s);
 }
@@ -10839,7 +10736,7 @@ static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int
         fds[n].fd = d->tries[i].fd;
         fds[n++].events = PSOCKET_WRITE;
     }
-    if (d->next < d->names->count && d->live < PSI_DIAL_TRIES) psi_until(ms, d->next_at);
+    if (psi_dial_more(d)) psi_until(ms, d->next_at);
     return n;
 }
 
@@ -10896,11 +10793,11 @@ static int psi_sock_hear(psocket *s)
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
-/* The handshake is over. 0 or PSOCKET_NOMEM. */
+/* The handshake is over. 0, or PSOCKET_NOMEM, which ends s. */
 static int psi_sock_secured(psocket *s)
 {
     psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
-    if (!t) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    if (!t) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
     psi_hs_finish(s->of.hs, &t->rec, &t->info);
     psi_hs_free(s->of.hs);
     s->of.tls = t;
@@ -10921,7 +10818,7 @@ static int psi_sock_handshake(psocket *s)
         int status = psi_sock_speak(s);
         if (!status) {
             status = psi_hs_status(s->of.hs, &e);
-            if (status == 0 && (status = psi_sock_secured(s)) == 0) return 0;
+            if (status == 0) return psi_sock_secured(s);
             if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
         }
         if (status == PSOCKET_WANT_READ) {
@@ -10998,10 +10895,7 @@ static void psi_listen_end(psocket *s)
 static int psi_sock_step(psocket *s)
 {
     int r = 0;
-    if (s->state == PSI_OPEN) {
-        if (s->end_in && s->end_in == s->end_out) return s->end_in;
-        return s->end_out > 0 ? psi_sock_finish(s) : psi_sock_flush(s);
-    }
+    if (s->state == PSI_OPEN) return s->end_in && s->end_in == s->end_out ? s->end_in : psi_sock_finish(s);
     if (s->state > PSI_OPEN) return s->state == PSI_LISTENING ? 0 : s->end_in;
     if (s->state < PSI_HANDSHAKING) r = psi_dial_step(s);
     if (PSI_TLS && s->state == PSI_HANDSHAKING) r = psi_sock_handshake(s);
@@ -11040,11 +10934,12 @@ static int psi_sock_told(psocket *s, int events)
     return events;
 }
 
-/* The descriptors to wait for and the time until which to, for s to get on with events. */
+/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the transport does not
+   say. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int n, left = -1;
+    int i, k, n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -11065,7 +10960,14 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    return n < cap ? n : cap;
+    if (n > cap) n = cap;
+    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
+        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
+    return n < 0 ? (int)PSOCKET_OS : n;
 }
 
 /* Would a call that receives not wait? Reads if that must be known. */
@@ -11210,46 +11112,10 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
 }
 
 #ifdef PSOCKET_CHECK
-/*--- what must hold of every socket between calls */
-
-static void psi_check_ring(const psi_ring *r)
-{
-    uint32_t at = r->head, bytes = 0, most = 64; /* many chunks would cost time after each call */
-    if (!r->buf) {
-        PSI_SURE(!r->cap && !r->head && !r->end && !r->raw && !r->tail && !r->bytes);
-        return;
-    }
-    PSI_SURE(r->head <= r->end && r->end + PSI_RING_HEAD <= r->raw && r->raw <= r->tail && r->tail <= r->cap);
-    for (; at != r->end && most; at = psi_ring_payload(r, at) + psi_ring_get(r, at), most--) {
-        PSI_SURE(at < r->end && psi_ring_payload(r, at) + psi_ring_get(r, at) <= r->end);
-        bytes += psi_ring_get(r, at);
-    }
-    PSI_SURE((at == r->end ? bytes == r->bytes : bytes <= r->bytes) && r->seen[0].bytes <= r->bytes && r->seen[1].bytes <= r->bytes);
-}
-
-/* Has it what its state asks for, and nothing else? */
-static void psi_check_state(const psocket *s)
-{
-    int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
-    PSI_SURE((s->state > PSI_HANDSHAKING && !s->listens) || s->of.tls);
-    PSI_SURE((s->io != NULL) == moves && (!psi_sock_rec(s) || s->state == PSI_OPEN));
-    PSI_SURE(s->state != PSI_LISTENING || (s->listens && s->fd != -1));
-    if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
-}
-
-static void psi_check_sock(const psocket *s)
-{
-    psi_check_ring(&s->ring);
-    psi_check_state(s);
-    PSI_SURE(s->end_in <= 0 && s->end_out <= PSI_FINISHING && s->code <= 0);
-    if (psi_sock_unsent(s)) PSI_SURE(s->of.tls->rec && s->of.tls->at < s->of.tls->len);
-    else PSI_SURE(!psi_sock_tls(s) || (!s->of.tls->at && !s->of.tls->len));
-    PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
-    if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
-    if (s->above) PSI_SURE(s->above->user == s);
-}
+#include PSOCKET_CHECK
 #else
 #define psi_check_sock(s) ((void)(s))
+#define psi_check_poller(p) ((void)(p))
 #endif
 
 /*==================================================================================================
@@ -11267,10 +11133,12 @@ static psocket *psi_poll_sock(psocket_watch *w)
     return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
-/* Something hot, or handed out last, which may have more? */
+/* Is there something to look at of which the system may not tell: hot, or a socket handed out last, which may have more? */
 static int psi_poll_busy(const psocket_poller *p)
 {
-    return p->given_count || p->hot.next != &p->hot;
+    int i = 0;
+    while (i < p->given_count && !(p->given[i] && p->given[i]->is_sock)) i++;
+    return i < p->given_count || p->hot.next != &p->hot;
 }
 
 static void psi_poll_report(psocket_watch *w, int events)
@@ -11305,7 +11173,7 @@ static int psi_poll_look(psocket_watch *w)
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
-    r = psi_watch_set(w, fds, n);
+    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
 }
@@ -11375,7 +11243,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (r) return r;
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
-    if (psi_poll_busy(p)) wait = 0;
+    if (p->given_count || psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
     n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
     if (n < 0) return n;
@@ -11416,27 +11284,6 @@ static void psi_poll_tell(psocket_watch *w)
         (s->state == PSI_OPEN && (events & ~w->one.events)))
         psi_watch_heat(w);
 }
-
-#ifdef PSOCKET_CHECK
-/* What must hold of every poller between calls. */
-static void psi_check_poller(const psocket_poller *p)
-{
-    const psi_link *at;
-    int i, hot = 0;
-    for (i = 0; i < p->count; i++) {
-        const psocket_watch *w = p->heap[i];
-        PSI_SURE(w->heap == i && w->poller == p && psi_watch_key(p->heap[i ? (i - 1) / 2 : 0]) <= psi_watch_key(w));
-        PSI_SURE(!w->given || p->given[w->given - 1] == w);
-        PSI_SURE(w->is_sock || !w->more);
-        hot += w->link.next != NULL;
-    }
-    for (at = p->hot.next; at != &p->hot; at = at->next, hot--) PSI_SURE(at->next->prev == at);
-    PSI_SURE(!hot && p->given_count >= 0 && p->given_count <= PSI_EVENTS);
-    for (i = 0; i < p->given_count; i++) PSI_SURE(!p->given[i] || p->given[i]->given == i + 1);
-}
-#else
-#define psi_check_poller(p) ((void)(p))
-#endif
 
 /*--- public */
 
@@ -11580,7 +11427,7 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (end != INT64_MAX) psi_until(&ms, end);
-    n = psi_os_poll(fds, n, ms, &os);
+    if (n >= 0) n = psi_os_poll(fds, n, ms, &os);
     if (n < 0) return psi_sock_note(s, n, os, NULL);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
@@ -11608,12 +11455,6 @@ static int psi_public_begin(psocket *s, int ok)
     return 0;
 }
 
-/* Carries on what an earlier send or shutdown left, as far as that goes without waiting. */
-static void psi_public_push(psocket *s)
-{
-    if (s->state == PSI_OPEN && (psi_sock_unsent(s) || s->end_out > 0 || s->fd == -1)) psi_sock_step(s);
-}
-
 /* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
    is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
@@ -11631,7 +11472,7 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
         return 0;
     }
     if (s->nonblocking) return 0;
-    if (way == 0) psi_public_push(s);
+    if (way == 0) psi_sock_finish(s);
     *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
     return *r >= 0;
 }
@@ -11651,21 +11492,18 @@ static int psi_public_settle(psocket *s)
 
 /*--- making sockets */
 
-/* What these answer when there is no socket to ask. */
-static int psi_public_fail(const psocket_options *opt, int code, int os, const char *what)
-{
-    if (!opt || !opt->error) return code;
-    psi_err_set(opt->error, code, os, what ? what : "");
-    psi_err_why(opt->error);
-    return code;
-}
-
-/* Reads what concerns datagrams: NULL, or what is wrong with it. */
-static const char *psi_public_groups(psi_os_settings *set)
+/* Reads what has to be read of the options: NULL, or what is wrong with them. */
+static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    int any = o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop;
-    if (!o->udp) return any ? "broadcast and multicast are for UDP" : NULL;
+    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+        return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
+    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
+    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
+        return "local is no numeric address";
+    set->local.port = (uint16_t)o->local_port;
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+        return "broadcast and multicast are for UDP";
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "no such multicast_interface";
     if (o->multicast_group && !psi_addr_parse(&set->group, o->multicast_group, strlen(o->multicast_group)))
@@ -11673,50 +11511,44 @@ static const char *psi_public_groups(psi_os_settings *set)
     return NULL;
 }
 
-/* Reads opt: NULL, or what is wrong with it, with the place for the socket, or with its side. */
-static const char *psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
+/* Begins to make a socket: clears its place, reads opt. 0, or an error, which has been told. */
+static int psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
-    const psocket_options *o = &set->opt;
+    const char *wrong = out ? side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL : "no place for the socket";
+    int r = psi_os_start();
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
-    if (!out) return "no place for the socket";
-    *out = NULL;
-    if (side != PSOCKET_CLIENT && side != PSOCKET_SERVER) return "no such side";
-    if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
-    if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
-        return "local is no numeric address";
-    set->local.port = (uint16_t)o->local_port;
-    return o->keepalive < 0 ? "keepalive is negative" : psi_public_groups(set);
+    if (out) *out = NULL;
+    if (r) return psi_err_code(set->opt.error, r);
+    if (!wrong) wrong = psi_public_options(set);
+    return wrong ? psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s", wrong) : 0;
 }
 
 /* NULL, or what is wrong with the host and port to connect to. */
-static const char *psi_public_target(const char *host, int port)
+static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
     if (!host || !*host) return "no host given";
-    if (psi_addr_path(host)) return port ? "a path has no port" : NULL;
-    return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    if (!psi_addr_path(host)) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static PSI_APART int psi_public_refuse(const psocket_options *opt, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *address, int port)
 {
-    char what[240];
-    snprintf(what, sizeof what, "%.120s; given \"%.80s\", %d", wrong, address ? address : "", port);
-    return psi_public_fail(opt, PSOCKET_INVALID, 0, what);
+    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, address ? address : "", port);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
+    const char *wrong;
     psocket *s;
     psi_dial *d;
-    int r;
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((wrong = psi_public_target(host, port)) != NULL) return psi_public_refuse(opt, wrong, host, port);
+    int r = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
+    if (r) return r;
+    if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
-        return psi_public_fail(opt, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+        return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
     if (s) psi_sock_clock(s, 0);
@@ -11724,7 +11556,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if (r) {
         psi_free(d);
         psi_sock_free(s);
-        return psi_public_fail(opt, r, 0, r == PSOCKET_NOMEM ? NULL : "bad host");
+        return r == PSOCKET_NOMEM ? psi_err_code(set.opt.error, r) : psi_err_os(set.opt.error, r, 0, "bad host");
     }
     d->port = port;
     d->set = set;
@@ -11823,44 +11655,47 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
 {
     psi_os_settings set;
     psi_addr a;
-    char what[160] = "", where[80];
-    const char *path = NULL, *wrong = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
-    int r, os = 0, any = !address || !*address;
+    char where[80];
+    const char *path, *wrong;
+    int os = 0, any = !address || !*address, r = psi_public_settings(&set, out, PSOCKET_SERVER, opt);
     psocket *s;
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
+    if (r) return r;
     wrong = psi_public_place(&a, &path, address, port, set.opt.udp);
-    if (wrong) return psi_public_refuse(opt, wrong, address, port);
-    if ((r = psi_os_start()) != 0) return psi_public_fail(opt, r, 0, NULL);
+    if (wrong) return psi_public_refuse(&set, wrong, address, port);
     s = psi_sock_new(&set.opt, PSOCKET_SERVER, NULL);
-    if (!s) {
-        r = PSOCKET_NOMEM;
-    } else if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
+    if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         psi_addr_print_port(&a, where);
-        snprintf(what, sizeof what, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
+        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
-        if ((r = psi_os_join(s->fd, &set, &os)) != 0) snprintf(what, sizeof what, "cannot join the group %.100s", opt->multicast_group);
+        r = psi_os_join(s->fd, &set, &os);
+        if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
         if (path) psi_os_unlink(path);
         psi_os_close(s->fd);
+        psi_err_code(set.opt.error, r);
     }
     if (!r) *out = s;
     else psi_sock_free(s);
-    return r ? psi_public_fail(opt, r, os, what) : 0;
+    return r;
 }
 
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
 {
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, side, opt);
-    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants) wrong = "no whole transport";
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    *out = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!*out) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
-    (*out)->io = t;
-    (*out)->user = user;
-    (*out)->udp = 0;
-    (*out)->state = PSI_OPEN;
+    psocket *s;
+    int r = psi_public_settings(&set, out, side, opt);
+    if (r) return r;
+    if (!t || !t->get || !t->put || !t->finish || !t->close || !t->wants)
+        return psi_err_os(set.opt.error, PSOCKET_INVALID, 0, "no whole transport");
+    s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
+    if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    s->io = t;
+    s->user = user;
+    s->udp = 0;
+    s->state = PSI_OPEN;
+    *out = s;
     return 0;
 }
 
@@ -11869,25 +11704,21 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
     psocket *s;
     psi_addr local = PSI_ZERO;
     psi_os_settings set;
-    const char *wrong = psi_public_settings(&set, out, side, opt);
-    int r, os = 0, kind = 0, known;
-    if (!wrong && fd == -1) wrong = "no descriptor";
-    if (wrong) return psi_public_fail(opt, PSOCKET_INVALID, 0, wrong);
-    if ((r = psi_os_start()) != 0 || (r = psi_os_adopt(fd, &kind, &os)) != 0)
-        return psi_public_fail(opt, r, os, "cannot adopt the descriptor");
+    int os = 0, kind = 0, known, r = psi_public_settings(&set, out, side, opt);
+    if (r) return r;
+    r = fd == -1 ? (int)PSOCKET_INVALID : psi_os_adopt(fd, &kind, &os);
+    if (r) return psi_err_os(set.opt.error, r, os, "cannot adopt the descriptor");
     s = psi_sock_new(&set.opt, side, side == PSOCKET_SERVER ? PSI_SERVER : PSI_CLIENT);
-    if (!s) return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
+    if (!s || (kind == PSI_OS_LISTENER && psi_public_listener(s, NULL, &set))) {
+        psi_sock_free(s);
+        return psi_err_code(set.opt.error, PSOCKET_NOMEM);
+    }
     psi_os_getname(fd, 0, &local, NULL, 0);
     known = psi_os_getname(fd, 1, &s->peer, NULL, 0) == 0;
     s->udp = kind == PSI_OS_DATAGRAM;
-    if (kind != PSI_OS_LISTENER) {
-        psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
-    } else if (psi_public_listener(s, NULL, &set)) {
-        psi_sock_free(s);
-        return psi_public_fail(opt, PSOCKET_NOMEM, 0, NULL);
-    }
     s->fd = fd;
     s->family = local.family;
+    if (!s->listens) psi_sock_on_fd(s, fd, local.family, s->udp && !known ? &psi_transport_udp : &psi_transport_fd);
     *out = s;
     return 0;
 }
@@ -11895,12 +11726,11 @@ PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psoc
 PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *opt)
 {
     psocket_fd fd[2];
-    int r, os = 0;
-    if (a) *a = NULL;
-    if (b) *b = NULL;
-    if (!a || !b) return psi_public_fail(opt, PSOCKET_INVALID, 0, "no place for the sockets");
-    if ((r = psi_os_start()) != 0 || (r = psi_os_pair(fd, &os)) != 0)
-        return psi_public_fail(opt, r, os, "cannot make a pair");
+    psi_os_settings set;
+    int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
+    if (r) return r;
+    if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");
     r = psocket_adopt(a, fd[0], PSOCKET_CLIENT, opt);
     if (r) psi_os_close(fd[0]);
     else r = psocket_adopt(b, fd[1], PSOCKET_SERVER, opt);
@@ -11914,13 +11744,13 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt)
 {
     psocket *c = carrier;
+    psocket_error *e = opt ? opt->error : NULL;
     int r;
     if (out) *out = NULL;
     if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
-        return psi_public_fail(opt, PSOCKET_INVALID, 0, "nothing that could carry it");
-    if (c->state < PSI_OPEN) return psi_public_fail(opt, PSOCKET_BUSY, 0, "the carrier is not connected yet");
-    if (c->watch.poller)
-        return psi_public_fail(opt, PSOCKET_BUSY, 0, "take the carrier out of its poller first");
+        return psi_err_os(e, PSOCKET_INVALID, 0, "nothing that could carry it");
+    if (c->state < PSI_OPEN || c->watch.poller)
+        return psi_err_os(e, PSOCKET_BUSY, 0, "the carrier is not connected yet, or in a poller");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
@@ -12008,29 +11838,21 @@ static int psi_public_finish(psocket *s, int shut)
     if (r) return (int)psi_public_answer(s, r);
     if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (s->end_out < 0) r = psi_sock_finish(s); /* has been, or cannot be */
-        else if (psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-        else r = shut ? psi_sock_finish(s) : psi_sock_flush(s);
+        if (s->end_out >= 0 && psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+        else r = psi_sock_finish(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
 
-PSOCKET_API int psocket_flush(psocket *s)
-{
-    return psi_public_finish(s, 0);
-}
-
-PSOCKET_API int psocket_shutdown(psocket *s)
-{
-    return psi_public_finish(s, 1);
-}
+PSOCKET_API int psocket_flush(psocket *s) { return psi_public_finish(s, 0); }
+PSOCKET_API int psocket_shutdown(psocket *s) { return psi_public_finish(s, 1); }
 
 /* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
    whatever has become of the socket. */
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
-    psi_public_push(s);
+    psi_sock_finish(s); /* what an earlier send or shutdown left, as far as it goes */
     while (psi_ring_empty(&s->ring) || s->ring.bytes < n) {
         int r = psi_public_settle(s);
         if (r) return r;
@@ -12129,10 +11951,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     return psi_public_answer(s, r);
 }
 
-PSOCKET_API size_t psocket_pending(const psocket *s)
-{
-    return s ? s->ring.bytes : 0;
-}
+PSOCKET_API size_t psocket_pending(const psocket *s) { return s ? s->ring.bytes : 0; }
 
 PSOCKET_API void psocket_close(psocket *s)
 {
@@ -12141,10 +11960,7 @@ PSOCKET_API void psocket_close(psocket *s)
     psi_check_sock(s);
 }
 
-PSOCKET_API void psocket_free(psocket *s)
-{
-    psi_sock_free(s);
-}
+PSOCKET_API void psocket_free(psocket *s) { psi_sock_free(s); }
 
 /*--- TLS */
 
@@ -12212,10 +12028,7 @@ PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
     return 0;
 }
 
-PSOCKET_API int psocket_istls(const psocket *s)
-{
-    return s && psi_sock_info(s);
-}
+PSOCKET_API int psocket_istls(const psocket *s) { return s && psi_sock_info(s); }
 
 /*--- state */
 
@@ -12311,10 +12124,7 @@ PSOCKET_API int psocket_isopen(psocket *s)
     return s->state <= PSI_LISTENING && !s->end_in && !s->end_out;
 }
 
-PSOCKET_API int psocket_isudp(const psocket *s)
-{
-    return s && s->udp;
-}
+PSOCKET_API int psocket_isudp(const psocket *s) { return s && s->udp; }
 
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
 {
@@ -12329,15 +12139,9 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms)
     psi_public_answer(s, 0);
 }
 
-PSOCKET_API void psocket_setnonblocking(psocket *s, int on)
-{
-    if (s) s->nonblocking = on != 0;
-}
+PSOCKET_API void psocket_setnonblocking(psocket *s, int on) { if (s) s->nonblocking = on != 0; }
 
-PSOCKET_API psocket_fd psocket_getfd(const psocket *s)
-{
-    return s ? s->fd : -1;
-}
+PSOCKET_API psocket_fd psocket_getfd(const psocket *s) { return s ? s->fd : -1; }
 
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e)
 {
@@ -12379,18 +12183,17 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
     if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
         return psi_public_wrong(s, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
+    if (n < 0) return (int)psi_public_answer(s, n);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
     return n;
 }
 
-PSOCKET_API int64_t psocket_now(void)
-{
-    return psi_os_now();
-}
+PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, and the socket's `limit` and `polled`.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, the socket's `limit` and `polled`, and
+ * psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
@@ -12602,6 +12405,7 @@ struct psi_lua_sock {
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
     uint8_t asks;            /* its handshake has asked a question */
+    uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
 /* Made by tls and starttls. */
@@ -13319,6 +13123,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
     if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
@@ -13331,7 +13136,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
         psi_lua_append(op->ring, &t->link);
     }
 }
@@ -13347,17 +13151,11 @@ static int psi_lua_patience(int64_t due)
 /* Waits where nothing can yield, for a signal, too. */
 static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    int ms = psi_lua_patience(op->due);
-    psocket_poller *p = NULL;
-    psocket_watch *signals = NULL;
-    const psocket_event *events;
+    int ms = psi_lua_patience(op->due), os;
     if (op->soon) return;
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
-    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
-    psocket_watch_free(signals);
-    psocket_poller_free(p);
+    else psi_os_poll(NULL, 0, ms, &os);
     lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
@@ -13398,7 +13196,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
     return 0;
 }
@@ -13430,6 +13228,16 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
+/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
+{
+    int status;
+    k->lent = 1;
+    status = lua_pcall(L, nargs, nresults, 0);
+    k->lent = 0;
+    return status;
+}
+
 static int psi_lua_copy(lua_State *L)
 {
     const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
@@ -13447,7 +13255,7 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+/* Pushes a string of bytes that k has lent. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
@@ -13460,9 +13268,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, con
     loan.bytes = data;
     loan.len = len;
     vm->loan = &loan;
-    k->lent = 1;
-    status = lua_pcall(L, 1, 1, 0);
-    k->lent = 0;
+    status = psi_lua_lend(L, k, 1, 1);
     vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
@@ -13671,11 +13477,11 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
 
 /* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
    verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+static int psi_lua_push_question(lua_State *L)
 {
+    const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
@@ -13697,6 +13503,19 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
+}
+
+/* The same, in secure. */
+static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    int top = lua_gettop(L), status;
+    lua_pushcfunction(L, psi_lua_push_question);
+    lua_pushlightuserdata(L, k);
+    k->asks = 1;
+    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
+    if (k->closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+    return lua_gettop(L) - top;
 }
 
 /* Begins the handshake that the arguments of secure describe. */
@@ -13726,8 +13545,9 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
         psi_lua_shut(op->vm, k);
@@ -13751,6 +13571,7 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
@@ -13865,7 +13686,8 @@ static int psi_lua_take(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L), *k;
     psi_lua_vm *vm = psi_lua_here(L);
     int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    l->promised = 0;
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
@@ -13962,17 +13784,21 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
-   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
+   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
+   they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
-    const psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_self(L);
     int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
     psi_lua_source from = { 3, 0, 0, 't' };
     psi_lua_options all;
     lua_settop(L, NONE);
-    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
             psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
@@ -13980,9 +13806,14 @@ static int psi_lua_plan(lua_State *L)
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
         if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
     }
-    if (at != NONE) from.arg = at + 1;
+    if (at != NONE) { /* what such settings do not say would be ignored */
+        from.arg = at + 1;
+        from.taker = 'c';
+    }
     all.o.timeout_ms = -1;
     if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    if (k->asks || psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_READ | PSOCKET_WRITE))
+        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
     if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
@@ -14162,7 +13993,7 @@ static int psi_lua_hasconnection(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L);
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        l->promised = 1;
         psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
@@ -14744,7 +14575,9 @@ static int psi_lua_turn(lua_State *L)
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    lua_pushthread(L); /* a task that others have resumed, or whose __close handlers are run */
+    if (S->inside || (!PSI_LUA_YIELDABLE(L) && psi_lua_find_task(L, table, table + 1)))
+        return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
     if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
@@ -14816,10 +14649,12 @@ static int psi_lua_items(lua_State *L)
 }
 
 /* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. */
+   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), ring);
+    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
     return 0;
 }
 
@@ -14900,7 +14735,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
     "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
-    "  if not plain then return nil end\n"
+    "  if plain == false then return nil end\n"
+    "  if not plain then return nil, t, seconds end\n"
     "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
     "  if not t and (certs or options) then\n"
     "    t, message, why = cached(options, arg, certs)\n"
@@ -14935,8 +14771,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
+    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
     "local function timed_out(due)\n"
-    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
@@ -15032,12 +14869,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
-    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
     "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
@@ -15064,14 +14901,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or now() >= due then return live end\n"
+    "    if not live or happened or over(due) then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
     "  if seconds == nil then bad('number expected, got no value', 2) end\n"
     "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
@@ -15192,6 +15029,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
+    psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);

@@ -2,7 +2,7 @@
  * hang, the contract's answer, and psocket_geterror that says the same. One table of states and one of calls generate it;
  * pairs and triples of calls are drawn with a fixed seed. Internal invariants are checked after every call (PSOCKET_CHECK).
  */
-#define PSOCKET_CHECK
+#define PSOCKET_CHECK "tests/invariants.h"
 #define PSOCKET_IMPLEMENTATION
 #include "../../psocket.h"
 #include "../regress/a.h"

@@ -108,6 +108,30 @@ TEST(options_that_make_no_sense)
     CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), PSOCKET_INVALID);
     CHECK(strstr(e.text, "keepalive"));
     silly = o;
+    silly.timeout_ms = -1;
+    CHECK_INT(psocket_connect(&s, "127.0.0.1", 1, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "timeout_ms"));
+    silly = o;
+    silly.attempt_delay_ms = -250;
+    CHECK_INT(psocket_connect(&s, "127.0.0.1", 1, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "attempt_delay_ms"));
+    silly = o;
+    silly.backlog = -5;
+    CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "backlog"));
+    silly = o;
+    silly.multicast_ttl = -1;
+    CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "multicast_ttl"));
+    silly = o;
+    silly.local = "127.0.0.1";
+    CHECK_INT(psocket_connect(&s, "unix:/tmp/no.sock", 0, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "path") && strstr(e.text, "local") && !s);
+    silly = o;
+    silly.local_port = 4000;
+    CHECK_INT(psocket_connect(&s, "unix:/tmp/no.sock", 0, &silly), PSOCKET_INVALID);
+    CHECK(strstr(e.text, "path") && strstr(e.text, "local") && !s);
+    silly = o;
     silly.broadcast = 1;
     CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), PSOCKET_INVALID);
     CHECK(strstr(e.text, "UDP"));
@@ -117,6 +141,52 @@ TEST(options_that_make_no_sense)
     CHECK(strstr(e.text, "UDP") && !s);
     silly.udp = 1;
     CHECK_INT(psocket_listen(&s, "127.0.0.1", 0, &silly), 0);
+    psocket_free(s);
+}
+
+static ptrdiff_t no_bytes(void *user, void *p, size_t n, int *os)
+{
+    (void)user, (void)p, (void)n, (void)os;
+    return PSOCKET_CLOSED;
+}
+
+static ptrdiff_t no_room(void *user, const void *p, size_t n, int *os)
+{
+    (void)user, (void)p, (void)n, (void)os;
+    return PSOCKET_CLOSED;
+}
+
+static int no_end(void *user, int *os)
+{
+    (void)user, (void)os;
+    return 0;
+}
+
+static void no_close(void *user)
+{
+    (void)user;
+}
+
+static int no_wants(void *user, int events, psocket_pollfd *fds, int cap, int *ms)
+{
+    (void)user, (void)events, (void)fds, (void)cap, (void)ms;
+    return 0;
+}
+
+/* udp is for connect and listen: a transport carries a stream, whatever its options say, and its end is an end. */
+TEST(a_transport_is_a_stream)
+{
+    static const psocket_transport t = { no_bytes, no_room, no_end, no_close, no_wants };
+    psocket *s = NULL;
+    const void *data;
+    psocket_options o = net_options(0);
+    o.udp = 1;
+    REQUIRE(psocket_open(&s, &t, NULL, PSOCKET_CLIENT, &o) == 0);
+    CHECK_INT(psocket_isudp(s), 0);
+    CHECK_INT(psocket_send(s, "x", 1), PSOCKET_RESET);
+    CHECK_INT(psocket_recv(s, &data), PSOCKET_CLOSED);
+    CHECK_INT(psocket_recv(s, &data), PSOCKET_CLOSED);
+    CHECK_INT(psocket_geterror(s, NULL), PSOCKET_CLOSED);
     psocket_free(s);
 }
 

@@ -475,7 +475,9 @@ static void as_client(psocket_tls *tls)
         psi_session facts;
         psi_tlsinfo *info;
         const void *data;
-        psi_keys_expand(br_sha256_ID, psi_sock_rec(c->s)->seed, "resumption", psi_read_of("\0\0", 2), psk, 32);
+        psi_secret ready;
+        psi_keys_ready(&ready, br_sha256_ID, psi_sock_rec(c->s)->seed, 32);
+        psi_keys_expand(&ready, "resumption", psi_read_of("\0\0", 2), psk, 32);
         same(psk, 32, psk_of_3, "the PSK");
         psi_tlsinfo_read(psi_sock_info(c->s), &facts);
         facts.flags |= PSI_SESSION_PEER; /* or the ticket is not worth keeping */
