@@ -2297,20 +2297,28 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
-/* 0 if the path is gone. */
 #if PSI_OS_UNIX
-static PSI_UNUSED int psi_os_unlink(const char *path)
+/* What tells the file at a path from others that come after it; 0: none. */
+static PSI_UNUSED uint64_t psi_os_inode(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    return PSI_OS_64(lstat)(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+/* 0 if the path is gone. Only a socket is removed, and only this one if inode is not 0. */
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 {
     struct PSI_OS_64(stat) st;
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode))
+    if (!S_ISSOCK(st.st_mode) || (inode && st.st_ino != inode))
         return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
+#define psi_os_inode(path) ((void)(path), (uint64_t)0)
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2340,7 +2348,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
-    if (r && path) psi_os_unlink(path);
+    if (r && path) psi_os_unlink(path, 0);
     return r;
 }
 
@@ -10031,7 +10039,8 @@ typedef struct psi_listen {
     psi_addr next_peer;
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
-    char *path;             /* of a Unix-domain socket: removed on close */
+    char *path;             /* of a Unix-domain socket: removed on close, */
+    uint64_t inode;         /* if it is still the one that was made */
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
@@ -10883,10 +10892,10 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -11617,7 +11626,7 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     int os, r = psi_os_socket(&fd, a->family, 1, &os);
     if (!r) r = psi_os_connect(fd, a, path, &os);
     psi_os_close(fd);
-    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+    return r == PSOCKET_REFUSED && psi_os_unlink(path, 0) == 0;
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
@@ -11645,6 +11654,7 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
+    if (path) l->inode = psi_os_inode(path);
     s->listens = 1;
     s->of.listen = l;
     s->state = PSI_LISTENING;
@@ -11672,7 +11682,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         r = psi_os_join(s->fd, &set, &os);
         if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
-        if (path) psi_os_unlink(path);
+        if (path) psi_os_unlink(path, 0);
         psi_os_close(s->fd);
         psi_err_code(set.opt.error, r);
     }
