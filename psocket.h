@@ -8417,17 +8417,15 @@ static int psi_client_begin(psi_hs *h, const char *name, int port)
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
+    if (!code) code = psi_os_entropy(h->id, 32);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
+    if (s || psi_tls_speaks(h->tls, PSI_TLS13)) h->id_len = 32;
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
-        h->id_len = 32;
-        code = psi_os_entropy(h->id, 32);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    h->grease = (uint8_t)((h->randoms[0] & 0xF0) | 0x0A);
+    h->transcript.keep = h->tls->identity_count != 0;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
@@ -8617,17 +8615,15 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
-    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
+    else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->asked;
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    h->transcript.keep = h->asked;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
-           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+    return psi_hs_broken(h, psi_os_entropy(h->id, 32)) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -8758,8 +8754,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
@@ -8798,7 +8793,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
+             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
     else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
     h->offer = NULL;
