@@ -8061,17 +8061,28 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
-static void psi_hs12_keys(psi_hs *h)
+/* The master secret: that of the session that is resumed, or from what was exchanged (RFC 5246 8.1, RFC 7627 4), all messages
+   so far being in the transcript; and from it the keys that come into force with ChangeCipherSpec (RFC 5246 6.3). */
+static int psi_hs12_keys(psi_hs *h)
 {
+    psi_secret *ready = &h->k->ready;
     psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
     psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
-    uint8_t block[2 * (32 + 12)], server_first[64];
+    uint8_t block[2 * (32 + 12)], digest[PSI_HASH_MAX], server_first[64];
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    if (h->resumed) {
+        memcpy(h->k->secret, h->session->secret, 48);
+    } else {
+        psi_transcript_digest(&h->transcript, digest);
+        psi_keys_ready(ready, h->suite->hash, h->k->secret, h->k->secret_len);
+        psi_wipe(h->k->secret, sizeof h->k->secret);
+        psi_keys_prf(ready, h->ems ? "extended master secret" : "master secret",
+                     h->ems ? psi_read_of(digest, h->suite->len) : psi_read_of(h->randoms, 64), h->k->secret, 48);
+    }
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
-    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8079,32 +8090,26 @@ static void psi_hs12_keys(psi_hs *h)
     memcpy(server->iv, block + 2 * n + iv, iv);
     psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
-    if (!h->ems) return;
+    if (!h->ems) return 0;
     h->rec->exports = 1;
     memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
-}
-
-/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static int psi_hs12_master(psi_hs *h)
-{
-    uint8_t digest[PSI_HASH_MAX];
-    psi_reader seed = psi_read_of(h->randoms, 64);
-    psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
-    psi_hs12_keys(h);
     return 0;
 }
 
-/* Goes on with the session that is resumed. */
-static int psi_hs12_resume(psi_hs *h)
+/* Our half of the key exchange: ServerKeyExchange, which is signed, and ClientKeyExchange (RFC 8422 5.4 and 5.7). */
+static int psi_hs12_write_key(psi_hs *h)
 {
-    memcpy(h->k->secret, h->session->secret, 48);
-    psi_hs12_keys(h);
-    return 0;
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
+    if (h->role->server) psi_write_number(w, PSI_NAMED_CURVE, 1);
+    if (h->role->server) psi_write_number(w, kex->group->number, 2);
+    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
+    if (!h->role->server) return 0;
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8190,12 +8195,6 @@ static int psi_client12_read_key(psi_hs *h, psi_reader m)
     h->params = psi_read_of(params, (size_t)(m.p - params));
     if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
     return psi_hs_exchange(h, point);
-}
-
-static int psi_client12_write_key(psi_hs *h)
-{
-    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    return 0;
 }
 
 static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
@@ -8347,17 +8346,15 @@ static int psi_client_begin(psi_hs *h, const char *name, int port)
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
+    if (!code) code = psi_os_entropy(h->id, 32);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
+    if (s || psi_tls_speaks(h->tls, PSI_TLS13)) h->id_len = 32;
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
-        h->id_len = 32;
-        code = psi_os_entropy(h->id, 32);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    h->grease = (uint8_t)((h->randoms[0] & 0xF0) | 0x0A);
+    h->transcript.keep = h->tls->identity_count != 0;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
@@ -8382,7 +8379,7 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
     PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
     PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
@@ -8397,8 +8394,8 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
     PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
-    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
     PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
     PSI_OURS(FINISHED, 0, psi_hs_write_finished),
@@ -8532,20 +8529,6 @@ static int psi_server12_write_ticket(psi_hs *h)
     return 0;
 }
 
-/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
-static int psi_server12_write_key(psi_hs *h)
-{
-    const psi_kex *kex = &h->k->kex;
-    psi_writer *w = &h->flight;
-    uint32_t at = w->n;
-    psi_write_number(w, PSI_NAMED_CURVE, 1);
-    psi_write_number(w, kex->group->number, 2);
-    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    h->params = psi_read_of(w->p + at, w->n - at);
-    return psi_auth_write_signature(h);
-}
-
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
@@ -8561,17 +8544,15 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
-    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
+    else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->asked;
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    h->transcript.keep = h->asked;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
-           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+    return psi_hs_broken(h, psi_os_entropy(h->id, 32)) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -8702,8 +8683,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
@@ -8742,7 +8722,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
+             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
     else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
     h->offer = NULL;
@@ -8771,11 +8752,11 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
     PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
-    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
@@ -8785,7 +8766,7 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
     PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
     PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
     PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
