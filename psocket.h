@@ -8827,7 +8827,7 @@ static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
     if (is_message) psi_write_number(&h->flight, row->message, 1);
     if (is_message) at = psi_write_open(&h->flight, 3);
     h->next = row + 1;
-    if (row->write) row->write(h);
+    if (row->write) (row->write)(h); /* lwIP has a macro of that name */
     if (h->question) {
         h->next = row;
         if (!h->flight.failed) h->flight.n = start;
