@@ -6006,11 +6006,11 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 {
     psi_key *k = &r->out;
     const uint8_t *from = (const uint8_t *)data;
-    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), done = 0, len;
     do {
         uint8_t *p = to + head;
-        len = n < r->max_out ? n : r->max_out;
-        if (len) memcpy(p, from, len);
+        len = n - done < r->max_out ? n - done : r->max_out;
+        if (len) memcpy(p, from + done, len);
         p += len;
         to[0] = (uint8_t)type;
         psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
@@ -6023,10 +6023,9 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
         if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
         k->seq++;
         to += len + extra;
-        from += len;
-        n -= len;
-    } while (n);
-    return need;
+        done += len;
+    } while (done < n);
+    return psi_rec_room(r, n);
 }
 
 /*==================================================================================================
@@ -6061,15 +6060,6 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     count = br_hmac_out(&h, out);
     psi_wipe(&h, sizeof h);
     return count;
-}
-
-/* The same of one string, with a secret that is used but once. */
-static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
-{
-    psi_secret k;
-    psi_keys_ready(&k, hash, secret, n);
-    psi_keys_mac(&k, &part, 1, out);
-    psi_wipe(&k, sizeof k);
 }
 
 /* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
@@ -6126,9 +6116,11 @@ static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *di
     psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
+    psi_reader part = psi_read_of(digest, n);
     psi_keys_ready(&k, hash, secret, n);
     psi_keys_expand(&k, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
+    psi_keys_ready(&k, hash, key, n);
+    psi_keys_mac(&k, &part, 1, out);
     psi_wipe(key, sizeof key);
     psi_wipe(&k, sizeof k);
 }
@@ -7887,24 +7879,33 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
-static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+typedef struct psi_ticket_key {
+    uint8_t id[PSI_TICKET_ID];
+    psi_secret secret;
+} psi_ticket_key;
+
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
+    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_keys_mac(&k->secret, &part, 1, once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
 
-/* Adds a key: what tells it in a ticket, and itself. */
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
+    psi_ticket_key k = PSI_ZERO;
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
-    psi_write(keys, id, PSI_TICKET_ID);
-    psi_write(keys, key, PSI_TICKET_KEY);
+    psi_reader part = psi_read_of("session 4", 9); /* the number of the flat form */
+    psi_keys_ready(&k.secret, br_sha256_ID, key, PSI_TICKET_KEY);
+    psi_keys_mac(&k.secret, &part, 1, id);
+    memcpy(k.id, id, PSI_TICKET_ID);
+    psi_write(keys, &k, sizeof k);
+    psi_wipe(&k, sizeof k);
 }
 
 /* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
@@ -7922,7 +7923,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
         code = psi_os_entropy(key, sizeof key);
         psi_ticket_add(&fresh, key);
         psi_wipe(key, sizeof key);
-        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
+        psi_write(&fresh, keys->p, keys->n ? sizeof(psi_ticket_key) : 0);
     }
     if (fresh.failed) code = PSOCKET_NOMEM;
     psi_write_free(code ? &fresh : keys);
@@ -7935,24 +7936,25 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
     int code;
     psi_os_lock(&tls->lock);
     code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
     psi_os_unlock(&tls->lock);
-    memcpy(head, entry, PSI_TICKET_ID);
+    memcpy(head, key.id, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(entry, sizeof entry);
+    psi_wipe(&key, sizeof key);
     return !code && !w->failed;
 }
 
@@ -7960,7 +7962,8 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
@@ -7968,15 +7971,14 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
-        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
-        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
-        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
+        memcpy(&key, keys->p + at, sizeof key);
+        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
     if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(key, sizeof key);
+    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
