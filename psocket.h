@@ -6814,17 +6814,14 @@ static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 }
 
 /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
-static int psi_ext_pointless(psi_reader list)
-{
-    return list.n && !memchr(list.p, 0, list.n);
-}
-
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    psi_reader list;
     (void)h;
-    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-    psi_write_number(w, 0x0100, 2);
-    return 1;
+    if (w) psi_write_number(w, 0x0100, 2);
+    if (w) return 1;
+    list = psi_read_vector(r, 1, 1, 255);
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -6867,16 +6864,10 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 /* application_layer_protocol_negotiation, RFC 7301. */
 static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader all, list;
-    if (w && h->where == PSI_IN_CH) {
-        psi_write_vector(w, h->tls->alpn.p, h->tls->alpn.n, 2);
-        return h->tls->alpn.n != 0;
-    }
-    if (w) {
-        psi_write_number(w, h->alpn.n + 1, 2);
-        psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
-        return h->alpn.n != 0;
-    }
+    psi_reader all = psi_read_of(h->tls->alpn.p, h->tls->alpn.n), list;
+    if (h->where != PSI_IN_CH) all = h->alpn.n ? psi_read_of(h->alpn.p - 1, h->alpn.n + 1) : psi_none; /* with its length */
+    if (w) psi_write_vector(w, all.p, all.n, 2);
+    if (w) return all.n != 0;
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
@@ -7092,17 +7083,18 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
-/* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
+/* Does a list have an extension twice? A sixteenth of all types at a time, those that occur, so that the cost is linear. */
 static int psi_ext_twice(psi_reader all)
 {
-    unsigned part;
+    unsigned part, parts = 1;
     int twice = 0;
-    for (part = 0; part < 16 && !twice; part++) {
+    for (part = 0; parts >> part && !twice; part++) {
         uint8_t seen[4096 / 8] = {0};
         psi_reader list = all;
-        while (list.n) {
+        while (list.n && parts >> part & 1) {
             unsigned type = psi_read_number(&list, 2), bit = 1u << (type & 7);
             psi_read_vector(&list, 2, 0, 65535);
+            parts |= 1u << (type >> 12);
             if (type >> 12 != part) continue;
             twice |= (seen[type % 4096 / 8] & bit) != 0;
             seen[type % 4096 / 8] |= (uint8_t)bit;
@@ -7127,6 +7119,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
+    if (!alert && where & (PSI_IN_SH12 | PSI_IN_EE)) psi_ext_limits(h);
     if (!alert) return 0;
     if (alert == PSI_ALERT_INTERNAL_ERROR) return psi_hs_broken(h, PSOCKET_NOMEM);
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
@@ -8041,10 +8034,10 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
 
 /*==================================================================================================
  * >>handshake
- * The programs: the messages that a client and a server wait for, in the order in which RFC 5246 7.3 and RFC 8446 A draw
- * them, and what they do with each; and what comes after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until
- * psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when whole; what is not
- * the program's next is refused.
+ * The programs: the messages that a client and a server exchange, in the order in which RFC 5246 7.3 and RFC 8446 A draw
+ * them, what reads or writes each, and when keys change; and what comes after the handshake. psi_hs_new, then psi_hs_feed and
+ * psi_hs_output until psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when
+ * whole, and joins the transcript then; what is not the program's next is refused.
  *================================================================================================*/
 
 /* What one version needs only. */
@@ -8300,7 +8293,6 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
-    psi_ext_limits(h);
     psi_transcript_start(&h->transcript, h->suite->hash);
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
@@ -8316,9 +8308,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
-    psi_ext_limits(h);
-    return 0;
+    return psi_ext_get_all(h, &m, PSI_IN_EE);
 }
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
@@ -8634,7 +8624,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (psi_ext_pointless(o->points))
+    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8700,28 +8690,6 @@ static int psi_server13_write_extensions(psi_hs *h)
     return 0;
 }
 
-/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
-static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
-{
-    const psi_group *best = NULL;
-    size_t i;
-    *twice = 0;
-    for (i = tls->groups.count; i--;) {
-        psi_reader list = o->shares;
-        unsigned wanted = tls->groups.items[i]->number;
-        int seen = 0, may = psi_read_has(o->groups, wanted);
-        while (list.n) {
-            unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != wanted) continue;
-            *twice |= seen++;
-            if (may) best = tls->groups.items[i];
-            if (may) *point = share;
-        }
-    }
-    return best;
-}
-
 /* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). */
 static int psi_server13_recall(psi_hs *h, const psi_offer *o)
 {
@@ -8765,42 +8733,54 @@ static int psi_server13_again(psi_hs *h)
     return 0;
 }
 
-/* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
-static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+/* Chooses suite and group: that which we want most of those with a share, which goes to h->share, or of all that are offered. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
+    const psi_list *own = &h->tls->groups;
     const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    int twice;
-    *group = psi_server13_share(h->tls, o, point, &twice);
+    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    int twice = 0;
+    size_t i;
+    for (i = own->count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != own->items[i]->number) continue;
+            twice |= seen++;
+            if (may) best = own->items[i];
+            if (may) h->share = share;
+        }
+    }
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!wanted) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || best != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
+    h->k->kex.group = best ? best : wanted;
+    h->regrouped = !best;
     return 0;
 }
 
-/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
+/* ClientHello of TLS 1.3. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group;
-    psi_reader point = psi_none;
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
+    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    h->regrouped = !group;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    if (group)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    if (!h->regrouped)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
+               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
     h->resumed = 0;
-    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
     return 0;
 }
 
