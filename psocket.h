@@ -5784,8 +5784,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
-   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
+   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -7268,7 +7268,8 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 {
     psi_x509_alg alg = psi_auth_alg(s);
     if (leaf->pss_key != s->pss_key || !psi_x509_fits(leaf->key.key_type, leaf->pss_key, &leaf->key_alg, &alg)) return 0;
-    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
+    if (version < PSI_TLS13) return 1;
+    return s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1;
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7593,8 +7594,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
-   PEER: only with a certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
+   certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7808,37 +7809,20 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each` have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
-    return slot->flat && memcmp(slot->flat, key, 32) == 0;
-}
-
-/* The newest session with this key; NULL: none. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
-{
-    psi_session_slot *best = NULL, *set;
-    size_t ways, i;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++)
-        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
-    return best;
-}
-
-/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
-{
-    psi_session_slot *set, *same = NULL, *place = NULL;
-    size_t ways, i, count = 0;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++) {
-        if (set[i].len == flat->n && memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
-        if (psi_sessions_is(&set[i], key)) {
-            count++;
-            if (!same || set[i].used < same->used) same = &set[i];
-        }
-        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
+    size_t ways, count = 0;
+    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot; /* it is there already */
+        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
+        count++;
+        if (!newest || slot->used > newest->used) newest = slot;
+        if (!oldest || slot->used < oldest->used) oldest = slot;
     }
-    return count >= each ? same : place;
+    return !flat ? newest : count >= each ? oldest : place;
 }
 
 /* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
@@ -7851,7 +7835,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+    place = psi_sessions_find(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -7988,7 +7972,7 @@ static void psi_session_recall(psi_hs *h)
     if (!h->name) return;
     psi_session_key(psi_read_of(h->name, strlen(h->name)), h->port, key);
     psi_os_lock(&tls->lock);
-    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key, NULL, 0)) != NULL) {
         s = psi_session_new(psi_sessions_flat(slot));
         if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->suite->version))) {
             psi_session_free(s);
@@ -8008,7 +7992,7 @@ static void psi_session_forget(psi_hs *h)
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
-    slot = psi_sessions_find(&h->tls->client_sessions, key);
+    slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
     if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
@@ -8516,7 +8500,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
     psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
     if (!ticket.n && id.n == 32) {
         psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, id.p);
+        slot = psi_sessions_find(all, id.p, NULL, 0);
         if (slot) slot->used = ++all->clock;
         if (slot) s = psi_session_new(psi_sessions_flat(slot));
         psi_os_unlock(&h->tls->lock);
@@ -9674,7 +9658,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
-            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key, NULL, 0);
             psi_os_unlock(&tls->lock);
             if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
