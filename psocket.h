@@ -9759,19 +9759,10 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
-{
-    (void)r; (void)p; (void)n;
-    memset(in, 0, sizeof *in);
-    return PSOCKET_UNSUPPORTED;
-}
-static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
-{
-    (void)role; (void)tls; (void)name; (void)port;
-    *out = NULL;
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
-}
-static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+#define psi_hs_open(r, p, n, in) ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_new(out, role, tls, name, port, e) \
+    ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
 #define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
 #define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
