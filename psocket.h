@@ -1115,10 +1115,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
 }
 
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
-
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
     SOCKET fd = WSASocketW(domain, type, 0, NULL, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
@@ -1651,7 +1647,6 @@ typedef uint8_t psi_os_octet;
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2149,12 +2144,33 @@ static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is a number. */
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Joins a group over IPv4 at an interface; NULL: multicasts leave there. */
+static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (psi_os_mreq_at(&m, index)) return -1;
+    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    memcpy(&m.imr_multiaddr, group, 4);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+}
+
+/* Sets one that is a number, in the shape that the system has for it. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
     psi_os_octet octet = (psi_os_octet)value;
-    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
-    return psi_os_setopt(fd, level, name, &value, sizeof value);
+#ifdef _WIN32
+    if (level == SOL_SOCKET && name == SO_KEEPALIVE) return psi_os_keepalive(fd, value);
+#endif
+    if (level != IPPROTO_IP) return psi_os_setopt(fd, level, name, &value, sizeof value);
+    if (name == IP_MULTICAST_IF) return psi_os_group4(fd, NULL, (uint32_t)value);
+    return psi_os_setopt(fd, level, name, &octet, sizeof octet);
 }
 
 /* Reads one of the socket's own options, of level SOL_SOCKET. */
@@ -2402,34 +2418,15 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
-#ifdef PSI_OS_MREQ
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
-#endif
-
-/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
-static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
-{
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, set->group.ip, 4);
-    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
-    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
-}
-
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
-#ifndef _WIN32
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
-#ifdef TCP_KEEPIDLE
+#if defined(TCP_KEEPIDLE) && !defined(_WIN32)
         { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
-#endif
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2443,25 +2440,22 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
                            (int)set->interface_index };
     size_t i;
-    int r;
     if (family == PSI_UNIX) return 0;
-    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    r = !udp && alive && psi_os_keepalive(fd, alive);
-    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
-        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
-        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
-        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
-        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
-        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
+    if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
+    for (i = 0; i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level; /* 0: IPv4 */
+        if (!values[is] || (is < CAST) == (udp != 0) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!psi_os_setint(fd, level, table[i].name, is == NOLOOP ? 0 : values[is])) continue;
+        if (level || family != PSI_IP6) return psi_os_why(os); /* IPv6 may reach IPv4 groups, but need not */
     }
-    return r ? psi_os_why(os) : 0;
+    return 0;
 }
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, group->ip, set->interface_index) : 0;
     if (group->family == PSI_IP6) {
 #ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
@@ -3153,7 +3147,8 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
+/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+#define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
@@ -12248,7 +12243,8 @@ PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, and the socket's `limit` and `polled`.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, the socket's `limit` and `polled`, and
+ * psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
@@ -12460,6 +12456,7 @@ struct psi_lua_sock {
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
     uint8_t asks;            /* its handshake has asked a question */
+    uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
 /* Made by tls and starttls. */
@@ -13205,17 +13202,11 @@ static int psi_lua_patience(int64_t due)
 /* Waits where nothing can yield, for a signal, too. */
 static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    int ms = psi_lua_patience(op->due);
-    psocket_poller *p = NULL;
-    psocket_watch *signals = NULL;
-    const psocket_event *events;
+    int ms = psi_lua_patience(op->due), os;
     if (op->soon) return;
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
-    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
-    psocket_watch_free(signals);
-    psocket_poller_free(p);
+    else psi_os_poll(NULL, 0, ms, &os);
     lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
@@ -13256,7 +13247,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
     return 0;
 }
@@ -13605,6 +13596,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(op->vm, k);
     if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
@@ -13745,7 +13737,8 @@ static int psi_lua_take(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L), *k;
     psi_lua_vm *vm = psi_lua_here(L);
     int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    l->promised = 0;
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
@@ -13842,17 +13835,21 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
-   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
+   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
+   they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
-    const psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_self(L);
     int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
     psi_lua_source from = { 3, 0, 0, 't' };
     psi_lua_options all;
     lua_settop(L, NONE);
-    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
             psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
@@ -13860,9 +13857,14 @@ static int psi_lua_plan(lua_State *L)
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
         if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
     }
-    if (at != NONE) from.arg = at + 1;
+    if (at != NONE) { /* what such settings do not say would be ignored */
+        from.arg = at + 1;
+        from.taker = 'c';
+    }
     all.o.timeout_ms = -1;
     if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    if (k->asks || psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_READ | PSOCKET_WRITE))
+        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
     if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
@@ -14042,7 +14044,7 @@ static int psi_lua_hasconnection(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L);
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        l->promised = 1;
         psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
@@ -14624,7 +14626,9 @@ static int psi_lua_turn(lua_State *L)
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    lua_pushthread(L); /* a task that others have resumed, or whose __close handlers are run */
+    if (S->inside || (!PSI_LUA_YIELDABLE(L) && psi_lua_find_task(L, table, table + 1)))
+        return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
     if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
@@ -14782,7 +14786,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
     "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
-    "  if not plain then return nil end\n"
+    "  if plain == false then return nil end\n"
+    "  if not plain then return nil, t, seconds end\n"
     "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
     "  if not t and (certs or options) then\n"
     "    t, message, why = cached(options, arg, certs)\n"
@@ -14817,8 +14822,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
+    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
     "local function timed_out(due)\n"
-    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
@@ -14946,14 +14952,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or now() >= due then return live end\n"
+    "    if not live or happened or over(due) then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
     "  if seconds == nil then bad('number expected, got no value', 2) end\n"
     "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
