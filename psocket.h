@@ -5914,13 +5914,15 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
-static int psi_rec_unpad(psi_rec_in *in)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
-    if (!in->len) return 0;
-    in->type = in->data[--in->len];
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+    in->type = in->len ? in->data[--in->len] : 0;
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
+           : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5937,8 +5939,8 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
     int type = p[0];
     if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
-    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (type == PSI_REC_APPDATA ? !sealed && !r->skip : sealed && r->version == PSI_TLS13)
+        return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
     return PSI_ALERT_NONE;
@@ -5977,8 +5979,8 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    alert = psi_rec_content(r, in, hidden);
+    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -6547,6 +6549,8 @@ struct psi_hs {
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+#define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -9349,6 +9353,12 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
+/* Is a list of so many elements longer than may be, or none at all? */
+static int psi_tls_odd(const void *list, size_t n, size_t most)
+{
+    return n > most || (n && !list);
+}
+
 /* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
@@ -9370,28 +9380,32 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite;
+   the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    int low = t->min_version ? t->min_version : PSI_TLS12;
+    int high = t->max_version ? t->max_version : PSI_TLS13, found = 0;
     size_t i, n = 0;
     if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
-                       "the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, "
+                       "0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
-        if (!built || s->version < low || s->version > high) continue;
+        if (!PSI_HAS(s->version) || !psi_tls_speaks(tls, s->version)) continue;
         tls->suites.items[n++] = s;
-        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
-        if (s->version > tls->max_version) tls->max_version = s->version;
+        found |= s->version == PSI_TLS13 ? 2 : 1;
     }
     tls->suites.count = n;
-    if (n) return 0;
-    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = found & 1 ? PSI_TLS12 : PSI_TLS13;
+    tls->max_version = found & 2 ? PSI_TLS13 : PSI_TLS12;
+    return n ? 0 : psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave "
+                           "no TLS version to speak");
 }
 
 /* Copies what options list, protocol names as they stand in a hello. */
@@ -9457,7 +9471,7 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     psocket_error why = PSI_ZERO;
     size_t i;
     if (!t->identity_count) return 0;
-    if (!t->identities || t->identity_count > PSI_TLS_IDENTITIES)
+    if (psi_tls_odd(t->identities, t->identity_count, PSI_TLS_IDENTITIES))
         return psi_err(e, PSOCKET_INVALID, "identities: at most %d, and not NULL", PSI_TLS_IDENTITIES);
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
@@ -9478,13 +9492,13 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
-    if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
+    if (psi_tls_odd(t->spki_pins, t->spki_pin_count, 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+    if (psi_tls_odd(t->ticket_keys, t->ticket_key_count, PSI_TICKET_KEYS))
         return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
@@ -9592,14 +9606,15 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
-        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
+        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
+                             "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
-    if (e && code) *e = verdict;
-    else if (e) memset(e, 0, sizeof *e);
+    if (!code) memset(&verdict, 0, sizeof verdict);
+    if (e) *e = verdict;
     return code;
 }
 
@@ -9690,6 +9705,17 @@ static int psi_tls_exports(const char *label)
     return strlen(label) <= 249;
 }
 
+/* The channel binding tls-server-end-point (RFC 5929 4). */
+static ptrdiff_t psi_tls_endpoint(const psi_rec *r, void *out, size_t n)
+{
+    psi_session s;
+    psi_tlsinfo_read(r->info, &s);
+    if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+    if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
+    memcpy(out, s.endpoint.p, s.endpoint.n);
+    return (ptrdiff_t)s.endpoint.n;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -9698,14 +9724,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_secret k;
     psi_writer w = PSI_ZERO;
-    if (!strcmp(label, "tls-server-end-point")) {
-        psi_session s;
-        psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
-        if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
-        memcpy(out, s.endpoint.p, s.endpoint.n);
-        return (ptrdiff_t)s.endpoint.n;
-    }
+    if (!strcmp(label, "tls-server-end-point")) return psi_tls_endpoint(r, out, n);
     if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
     if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
