@@ -10906,6 +10906,7 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
+    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
@@ -10935,8 +10936,6 @@ static int psi_sock_hear(psocket *s)
 {
     int r = psi_sock_fill(s);
     if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    if (s->end_in == PSOCKET_TRUNCATED)
-        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
@@ -11117,30 +11116,30 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     return n < 0 ? (int)PSOCKET_OS : n;
 }
 
-/* Would a call that receives not wait? Reads if that must be known. */
-static int psi_sock_readable(psocket *s)
-{
-    int os, r = 1;
-    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
-        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
-        fd.fd = s->fd;
-        fd.events = PSOCKET_READ;
-        return psi_os_poll(&fd, 1, 0, &os) != 0;
-    }
-    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
-    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
-}
-
-/* Would one that sends not wait? step: what psi_sock_step has just answered. */
-static int psi_sock_writable(psocket *s, int step)
+/* Does the transport say that it is ready for this event? */
+static int psi_sock_polled(psocket *s, int event)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int ms = -1, n, os;
-    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
-    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
-    if (step < 0) return 1; /* out of memory: the call tells */
-    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    int ms = -1, os, n = psi_sock_wants(s, event, fds, PSOCKET_POLLSET_MAX, &ms);
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
+   error that is for recv to tell. */
+static int psi_sock_readable(psocket *s)
+{
+    int r = 1;
+    if (s->state == PSI_LISTENING) return psi_listen_ready(s) != 0;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1)
+        r = !s->udp ? psi_sock_fill(s) : psi_sock_polled(s, PSOCKET_READ) ? 0 : (int)PSOCKET_WANT_READ;
+    return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
+}
+
+/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+static int psi_sock_writable(psocket *s, int step)
+{
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
 /* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
@@ -11872,6 +11871,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     psocket_fd fd[2];
     psi_os_settings set;
     int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (b) *b = NULL;
     if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
     if (r) return r;
     if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");
