@@ -752,6 +752,15 @@ static PSI_UNUSED int psi_same_nocase(const char *a, const char *b, size_t n)
     return 1;
 }
 
+/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
+static int psi_number(uint32_t *v, const char *s, const char *end, int most)
+{
+    *v = 0;
+    if (s == end || end - s > most) return 0;
+    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
+    return s == end;
+}
+
 /* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
    size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
@@ -796,9 +805,7 @@ PSOCKET_API const char *psocket_codename(int code)
  * processes, and never raises SIGPIPE.
  *================================================================================================*/
 
-#define PSI_IP4 4
-#define PSI_IP6 6
-#define PSI_UNIX 1
+enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
 
 /* An address. IPv4 uses the first 4 bytes of ip. The path of a Unix-domain socket travels beside it. */
 typedef struct psi_addr {
@@ -833,9 +840,7 @@ typedef struct psi_os_settings {
 #define PSI_OS_PATH 1024 /* longest path */
 #endif
 
-#define PSI_OS_STREAM 1 /* what psi_os_adopt tells */
-#define PSI_OS_DATAGRAM 2
-#define PSI_OS_LISTENER 3
+enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_adopt tells */
 
 /* What a block defines:
  *     PSI_SYS, PSI_E           a function of the sockets, and an error number, by their POSIX names
@@ -885,26 +890,18 @@ typedef struct psi_os_settings {
 #endif
 
 #define PSI_SYS(name) lwip_##name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { -1, PSOCKET_UNREACHABLE }, /* ERR_IF: the network interface refused the packet */ \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 LWIP_IPV4
 #define PSI_OS_IP6 LWIP_IPV6
 #define PSI_OS_UNIX 0
-#define PSI_OS_SEND_DROPS_INPUT 0
 #define PSI_OS_RESOLVE_ERRNO(e) 0
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef uint8_t psi_os_octet;
+#define EAI_AGAIN (-1) /* it does not tell */
 
 #define psi_os_raw_close(fd) lwip_close(fd)
 #define psi_os_fresh(fd) psi_os_make_ready(fd)
 #define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
 #define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
-#define psi_os_raw_connect(fd, sa, n) lwip_connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) lwip_bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) lwip_recvfrom(fd, p, n, 0, sa, size)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -985,8 +982,6 @@ static void psi_os_bell_count(psocket_fd bell, int rung)
 static void psi_os_bell_ring(const psocket_fd bell[2]) { psi_os_bell_count(bell[1], 1); }
 static void psi_os_bell_clear(const psocket_fd bell[2]) { psi_os_bell_count(bell[0], 0); }
 
-#define psi_os_start() 0 /* tcpip_init is the application's */
-
 static PSI_UNUSED int64_t psi_os_clock(void)
 {
     static int64_t now = 0;
@@ -999,36 +994,35 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return result;
 }
 
+/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
+#define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
 #define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Adds to a number that tasks share; returns the new value. */
-static PSI_UNUSED int psi_os_add(volatile int *p, int by)
-{
-    int value;
-    SYS_ARCH_DECL_PROTECT(level);
-    SYS_ARCH_PROTECT(level);
-    value = *p += by;
-    SYS_ARCH_UNPROTECT(level);
-    return value;
-}
-
-/* How many hold or want it. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
-   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
+   tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
+static int psi_os_swap(psi_os_mutex *m, int value)
+{
+    int before;
+    SYS_ARCH_DECL_PROTECT(level);
+    SYS_ARCH_PROTECT(level);
+    before = *m;
+    *m = value;
+    SYS_ARCH_UNPROTECT(level);
+    return before;
+}
 static PSI_UNUSED void psi_os_lock(psi_os_mutex *m)
 {
-    while (psi_os_add(m, 1) != 1) {
-        psi_os_add(m, -1);
-        sys_msleep(1);
-    }
+    while (psi_os_swap(m, 1)) sys_msleep(1);
 }
-static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_add(m, -1); }
+static PSI_UNUSED void psi_os_unlock(psi_os_mutex *m) { psi_os_swap(m, 0); }
 static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #endif
 
@@ -1116,10 +1110,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
 }
-
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
 
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
@@ -1314,6 +1304,15 @@ static PSI_UNUSED int psi_os_random(void *p, size_t n)
 
 /*--- Windows: threads */
 
+/* Keeps the DLL that this code is in loaded: threads and finalizers may come after FreeLibrary. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+    static const char anchor = 0;
+    HMODULE module;
+    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
+                       (LPCWSTR)(const void *)&anchor, &module);
+}
+
 #ifndef PSOCKET_NO_THREADS
 typedef SRWLOCK psi_os_mutex;
 #define PSI_OS_MUTEX_INIT SRWLOCK_INIT
@@ -1324,15 +1323,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
-
-/* Keeps the DLL that this code is in loaded: a thread may outlive FreeLibrary. */
-static void psi_os_pin(void)
-{
-    static const char anchor = 0;
-    HMODULE module;
-    GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN,
-                       (LPCWSTR)(const void *)&anchor, &module);
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1461,26 +1451,15 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #define PSI_SYS(name) name
-#define PSI_E(name) name
-#define PSI_OS_ERRNO errno
 #define PSI_OS_CODES { ENOENT, PSOCKET_REFUSED }, /* Unix-domain: nobody listens on this path */ \
                      { EPIPE, PSOCKET_CLOSED }, { EPROTO, PSOCKET_RESET }, { EPERM, PSOCKET_ACCESS }, \
                      { ENOMEM, PSOCKET_NOMEM }, { ENFILE, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 1
-#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
-#define PSI_OS_SEND_DROPS_INPUT 0
-#endif
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
-typedef int psi_os_int;
-typedef size_t psi_os_len;
-typedef unsigned char psi_os_octet;
 
 #define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
-#define psi_os_raw_connect(fd, sa, n) connect(fd, sa, n)
-#define psi_os_raw_bind(fd, sa, n) bind(fd, sa, n)
-#define psi_os_raw_recvfrom(fd, p, n, sa, size) recvfrom(fd, p, n, 0, sa, size)
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
 #define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
@@ -1537,7 +1516,6 @@ static const char *psi_os_text(int e, char *buf, size_t size)
 #endif
 }
 
-#define psi_os_start() 0
 #define psi_os_process() ((long)getpid()) /* tells a process from one forked from it */
 #define psi_os_calendar() time(NULL)
 
@@ -1548,24 +1526,25 @@ static PSI_UNUSED int64_t psi_os_clock(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static PSI_UNUSED int psi_os_random(void *p, size_t n)
-{
-#if defined(__linux__)
-    unsigned char *b = (unsigned char *)p;
-    while (n > 0) {
-        ssize_t got = getrandom(b, n, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return -1;
-        b += got;
-        n -= (size_t)got;
-    }
+#ifdef __linux__
+#define psi_os_random(p, n) getentropy(p, n)
 #else
-    arc4random_buf(p, n);
+#define psi_os_random(p, n) (arc4random_buf(p, n), 0)
 #endif
-    return 0;
-}
 
 /*--- POSIX: threads */
+
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
+   name is whatever it was started by. */
+static PSI_UNUSED void psi_os_pin(void)
+{
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+    static const char anchor = 0;
+    Dl_info info;
+    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+#endif
+}
 
 #ifndef PSOCKET_NO_THREADS
 typedef pthread_mutex_t psi_os_mutex;
@@ -1577,18 +1556,6 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
-
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
-static void psi_os_pin(void)
-{
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
-    static const char anchor = 0;
-    Dl_info info;
-    if (dladdr((const void *)&anchor, &info) && info.dli_fname)
-        dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
-#endif
-}
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1629,21 +1596,17 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
-    int result = 0;
+    int n, result = 0;
     struct PSI_OS_64(dirent) *entry;
+    struct PSI_OS_64(stat) st;
     DIR *dir = opendir(path);
     if (!dir) return PSOCKET_FILE;
-    for (;;) {
-        struct PSI_OS_64(stat) st;
-        int n;
-        errno = 0;
-        entry = PSI_OS_64(readdir)(dir);
-        if (!entry) break;
+    for (errno = 0; !result && (entry = PSI_OS_64(readdir)(dir)) != NULL; errno = 0) {
         n = snprintf(full, sizeof full, "%s/%s", path, entry->d_name);
         if (n < 0 || (size_t)n >= sizeof full || PSI_OS_64(stat)(full, &st) || !S_ISREG(st.st_mode)) continue;
-        if ((result = each(ctx, full)) != 0) break;
+        result = each(ctx, full);
     }
-    if (!entry && errno) result = PSOCKET_FILE;
+    if (!result && errno) result = PSOCKET_FILE;
     closedir(dir);
     return result;
 }
@@ -1667,6 +1630,21 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 #endif /* blocks of hooks */
 
+#ifndef _WIN32 /* what lwIP and POSIX have in common */
+#define PSI_E(name) name
+#define PSI_OS_ERRNO errno
+#ifndef PSI_OS_SEND_DROPS_INPUT /* tests set it, to try here what Windows does */
+#define PSI_OS_SEND_DROPS_INPUT 0
+#endif
+typedef int psi_os_int;
+typedef size_t psi_os_len;
+typedef uint8_t psi_os_octet;
+#define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
+#define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
+#define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#endif
+
 /*--- one body for all: time, randomness */
 
 #ifndef PSOCKET_NOW
@@ -1681,6 +1659,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
+/* Up to 256 bytes. */
 static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
 
 /*--- errors */
@@ -1730,17 +1709,6 @@ static int psi_os_failed(int want, int *os)
     return *os == PSI_E(EWOULDBLOCK) ? want : *os == PSI_E(EINTR) ? 0 : code;
 }
 
-#ifdef PSOCKET_LWIP
-/* lwIP may have error numbers of its own, of which the C library's strerror knows nothing. */
-static const char *psi_os_text(int e, char *buf, size_t size)
-{
-    int code = psi_os_code(e);
-    if (code != PSOCKET_OS) return psocket_strerror(code);
-    snprintf(buf, size, "lwIP errno %d", e);
-    return buf;
-}
-#endif
-
 /* Fills *e with a code, the system's number (0: none) and a text, clearing the rest. */
 static void psi_err_set(psocket_error *e, int code, int os, const char *text)
 {
@@ -1767,31 +1735,21 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none), and the TLS alert that was sent or received (-1: none). */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_alert(psocket_error *e, int code, int alert, const char *format, ...)
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
+   with the system's number and the reason behind the sentence. */
+#define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
+#define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
+PSI_PRINTF(5, 6)
+static PSI_UNUSED int psi_err_say(psocket_error *e, int code, int os, int alert, const char *format, ...)
 {
     va_list ap;
-    psi_err_code(e, code);
     if (!e) return code;
+    psi_err_set(e, code, os < 0 ? 0 : os, psocket_strerror(code));
     e->tls_alert = alert;
     va_start(ap, format);
     if (format) vsnprintf(e->text, sizeof e->text, format, ap);
     va_end(ap);
-    return code;
-}
-
-/* The same with the system's number, and the reason behind the sentence. */
-PSI_PRINTF(4, 5)
-static PSI_UNUSED int psi_err_os(psocket_error *e, int code, int os, const char *format, ...)
-{
-    va_list ap;
-    if (!e) return code;
-    psi_err_set(e, code, os, "");
-    va_start(ap, format);
-    vsnprintf(e->text, sizeof e->text, format, ap);
-    va_end(ap);
-    psi_err_why(e);
+    if (os >= 0) psi_err_why(e);
     return code;
 }
 
@@ -1839,7 +1797,7 @@ static PSI_UNUSED int psi_os_ref(int *p, int by)
 /* Reads a whole file and puts a NUL behind it. *data is the caller's, NULL on error. */
 static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
 {
-    size_t cap = 8192, n = 0;
+    size_t cap, n = 0;
     ptrdiff_t got = 1;
     int r = 0;
     intptr_t file = psi_os_file_open(path);
@@ -1850,10 +1808,10 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
         r = psi_os_why(os);
         return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
     }
-    while (!r && got > 0) {
-        char *bigger = (cap *= 2) > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
-        if (!bigger) r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
-        else *data = bigger;
+    for (cap = 16384; !r && got > 0; cap *= 2) {
+        char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
+        if (bigger) *data = bigger;
+        else r = cap > PSI_OS_FILE_MAX ? PSOCKET_LIMIT : PSOCKET_NOMEM;
         while (!r && n + 1 < cap && (got = psi_os_file_read(file, *data + n, cap - n - 1)) > 0) n += (size_t)got;
     }
     if (got < 0) {
@@ -1986,8 +1944,9 @@ static int psi_os_walk_list(void *ctx, const char *list)
         n = strcspn(list, PSI_OS_LIST);
         snprintf(path, sizeof path, "%.*s", (int)n, list);
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
-        if (r == PSOCKET_FILE) w->os = PSI_OS_ERRNO;
-        if (r == PSOCKET_FILE) r = 0;
+        if (r != PSOCKET_FILE) continue;
+        w->os = PSI_OS_ERRNO;
+        r = 0;
     }
     return r;
 }
@@ -2181,12 +2140,33 @@ static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is a number. */
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Joins a group over IPv4 at an interface; NULL: multicasts leave there. */
+static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (psi_os_mreq_at(&m, index)) return -1;
+    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    memcpy(&m.imr_multiaddr, group, 4);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+}
+
+/* Sets one that is a number, in the shape that the system has for it. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
     psi_os_octet octet = (psi_os_octet)value;
-    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
-    return psi_os_setopt(fd, level, name, &value, sizeof value);
+#ifdef _WIN32
+    if (level == SOL_SOCKET && name == SO_KEEPALIVE) return psi_os_keepalive(fd, value);
+#endif
+    if (level != IPPROTO_IP) return psi_os_setopt(fd, level, name, &value, sizeof value);
+    if (name == IP_MULTICAST_IF) return psi_os_group4(fd, NULL, (uint32_t)value);
+    return psi_os_setopt(fd, level, name, &octet, sizeof octet);
 }
 
 /* Reads one of the socket's own options, of level SOL_SOCKET. */
@@ -2278,6 +2258,12 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+/* And back: errors and ends are for who reads and who writes. */
+static PSI_UNUSED int psi_os_events(int revents)
+{
+    return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
+}
+
 /* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
@@ -2307,25 +2293,32 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
-/* 0 if the path is gone. */
 #if PSI_OS_UNIX
-static PSI_UNUSED int psi_os_unlink(const char *path)
+/* What tells the file at a path from others that come after it; 0: none. */
+static PSI_UNUSED uint64_t psi_os_inode(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    return PSI_OS_64(lstat)(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+/* 0 if the path is gone. Only a socket is removed, and only this one if inode is not 0. */
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 {
     struct PSI_OS_64(stat) st;
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode))
+    if (!S_ISSOCK(st.st_mode) || (inode && st.st_ino != inode))
         return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
+#define psi_os_inode(path) ((void)(path), (uint64_t)0)
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
-#define PSI_OS_DUAL 1       /* an IPv6 wildcard that takes IPv4 as well */
-#define PSI_OS_REUSE_PORT 2 /* others may bind to the same address */
-#define PSI_OS_DATAGRAMS 4
+/* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
+enum { PSI_OS_DUAL = 1, PSI_OS_REUSE_PORT = 2, PSI_OS_DATAGRAMS = 4 };
 
 static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int flags, int *os)
 {
@@ -2351,7 +2344,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
-    if (r && path) psi_os_unlink(path);
+    if (r && path) psi_os_unlink(path, 0);
     return r;
 }
 
@@ -2425,31 +2418,8 @@ static int psi_os_shutdown(psocket_fd fd, int *os)
 /* An interface's index, by its name or its digits; 0 if there is none. */
 static PSI_UNUSED uint32_t psi_os_interface(const char *name)
 {
-    uint32_t n = 0;
-    const char *p = name;
-    while (*p >= '0' && *p <= '9' && n < 1000000) n = n * 10 + (uint32_t)(*p++ - '0');
-    return *p ? (uint32_t)psi_os_raw_nametoindex(name) : n;
-}
-
-#ifdef PSI_OS_MREQ
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
-#endif
-
-#ifndef _WIN32
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
-#endif
-
-/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
-static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
-{
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, set->group.ip, 4);
-    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
-    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    uint32_t n;
+    return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
@@ -2458,11 +2428,9 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
-#ifndef _WIN32
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
-#ifdef TCP_KEEPIDLE
+#if defined(TCP_KEEPIDLE) && !defined(_WIN32)
         { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
-#endif
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2476,25 +2444,22 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
                            (int)set->interface_index };
     size_t i;
-    int r;
     if (family == PSI_UNIX) return 0;
-    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    r = !udp && alive && psi_os_keepalive(fd, alive);
-    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
-        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
-        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
-        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
-        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
-        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
+    if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
+    for (i = 0; i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level; /* 0: IPv4 */
+        if (!values[is] || (is < CAST) == (udp != 0) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!psi_os_setint(fd, level, table[i].name, is == NOLOOP ? 0 : values[is])) continue;
+        if (level || family != PSI_IP6) return psi_os_why(os); /* IPv6 may reach IPv4 groups, but need not */
     }
-    return r ? psi_os_why(os) : 0;
+    return 0;
 }
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, group->ip, set->interface_index) : 0;
     if (group->family == PSI_IP6) {
 #ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
@@ -2521,23 +2486,20 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2], r;
-    fds[0] = fds[1] = -1;
-    if (psi_os_raw_pair(two)) return psi_os_why(os);
-    r = psi_os_setup(&fds[0], two[0], 0, os);
-    if (r) psi_os_raw_close(two[1]);
-    else if ((r = psi_os_setup(&fds[1], two[1], 0, os)) != 0) psi_os_close(fds[0]);
+    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    fds[0] = two[0];
+    fds[1] = two[1];
+    if (r) psi_os_close_pair(fds);
     return r;
 }
 #else
-/* Over the loopback interface. Somebody else may connect first: only who comes from the other end's address is taken. */
+/* Over the loopback interface. Should somebody else connect first, it fails. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
     psi_addr a = psi_os_loopback(), here, peer;
-    psocket_pollfd wait;
-    int r, tries;
-    fds[0] = fds[1] = wait.fd = -1;
-    wait.events = PSOCKET_READ;
+    psocket_pollfd wait = { -1, PSOCKET_READ };
+    int r;
+    fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
     if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
@@ -2546,17 +2508,11 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    for (tries = 0; !r && fds[1] == -1 && tries < 16; tries++) {
-        if (psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-        else r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-        if (r == PSOCKET_WANT_READ) r = 0;
-        else if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) {
-            psi_os_close(fds[1]);
-            fds[1] = -1;
-        }
-    }
+    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
+    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
+    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
+    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
     psi_os_close(wait.fd);
-    if (!r && fds[1] == -1) r = PSOCKET_OS;
     if (r) psi_os_close_pair(fds);
     return r;
 }
@@ -2625,6 +2581,10 @@ static void psi_os_bell_clear(const psocket_fd bell[2])
 /*--- names */
 
 #ifndef PSOCKET_NO_DNS
+#ifndef EAI_NODATA
+#define EAI_NODATA EAI_NONAME
+#endif
+
 /* Blocks. Hands over addresses in the system's order (RFC 6724). */
 static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_addr *a), void *ctx, int *os)
 {
@@ -2634,16 +2594,9 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_family = AF_UNSPEC;
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
-    if (e) {
-        *os = PSI_OS_RESOLVE_ERRNO(e);
-#ifdef EAI_AGAIN
-        if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
-#endif
-#ifdef EAI_NODATA
-        if (e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-#endif
-        return e == EAI_MEMORY ? PSOCKET_NOMEM : e == EAI_NONAME ? PSOCKET_DNS_NOT_FOUND : PSOCKET_DNS;
-    }
+    if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
+    if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
+    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -2687,8 +2640,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
-    if (events & PSOCKET_READ) ev.events |= EPOLLIN;
-    if (events & PSOCKET_WRITE) ev.events |= EPOLLOUT;
+    ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
@@ -2708,10 +2660,8 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     int i, n = epoll_wait((int)p->fd, ev, cap < PSI_OS_BATCH ? cap : PSI_OS_BATCH, ms);
     if (n < 0) return psi_os_failed(0, os);
     for (i = 0; i < n; i++) {
-        unsigned e = ev[i].events;
         out[i].watch = (psi_os_watch *)ev[i].data.ptr;
-        out[i].events = ((e & (EPOLLIN | EPOLLERR | EPOLLHUP)) ? PSOCKET_READ : 0) |
-                        ((e & (EPOLLOUT | EPOLLERR | EPOLLHUP)) ? PSOCKET_WRITE : 0);
+        out[i].events = psi_os_events((int)ev[i].events);
     }
     return n;
 }
@@ -2767,7 +2717,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static int psi_os_set_grow(psi_os_poller *p)
 {
-    int cap = p->cap ? p->cap * 2 : 8;
+    int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
     struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
@@ -2806,10 +2756,10 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count, re = p->fds[i].revents;
-        if (!re) continue;
+        int i = (p->next + k) % p->count;
+        if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
-        out[count++].events = ((re & ~POLLOUT) ? PSOCKET_READ : 0) | ((re & ~POLLIN) ? PSOCKET_WRITE : 0);
+        out[count++].events = psi_os_events(p->fds[i].revents);
     }
     p->next = (p->next + k) % p->count;
     return count;
@@ -3128,15 +3078,6 @@ static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, ui
  * Numeric addresses with their ports, scopes and brackets. RFC 4291 2.2, RFC 5952, RFC 4007 11.
  *================================================================================================*/
 
-/* All from s to end as a decimal number of up to `most` digits: 1 or 0. */
-static int psi_addr_number(uint32_t *v, const char *s, const char *end, int most)
-{
-    *v = 0;
-    if (s == end || end - s > most) return 0;
-    for (; s < end && *s >= '0' && *s <= '9'; s++) *v = *v * 10 + (uint32_t)(*s - '0');
-    return s == end;
-}
-
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d) becomes plain IPv4. */
 static void psi_addr_normalise(psi_addr *a)
 {
@@ -3161,7 +3102,7 @@ static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
         end--;
     }
     zone = six ? (const char *)memchr(s, '%', (size_t)(end - s)) : NULL;
-    if (zone && !psi_addr_number(&a->scope, zone + 1, end, 9)) return 0;
+    if (zone && !psi_number(&a->scope, zone + 1, end, 9)) return 0;
     if (zone) end = zone;
     n = (size_t)(end - s);
     if (n < sizeof text) memcpy(text, s, n);
@@ -3195,7 +3136,7 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
     const char *colon = strrchr(s, ':');
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
-    if (!colon || !psi_addr_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
+    if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
     if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
     *port = (int)v;
     return 0;
@@ -3210,7 +3151,8 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
+/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+#define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
@@ -3457,6 +3399,8 @@ typedef struct psi_x509_span {
     size_t n;
 } psi_x509_span;
 
+static const psi_x509_span psi_x509_none = {NULL, 0};
+
 static psi_x509_span psi_x509_span_of(const void *p, size_t n)
 {
     psi_x509_span s;
@@ -3494,7 +3438,7 @@ static int psi_x509_end(psi_x509_span in)
 
 static psi_x509_span psi_x509_spoil(psi_x509_span *in)
 {
-    *in = psi_x509_span_of(NULL, 0);
+    *in = psi_x509_none;
     return *in;
 }
 
@@ -3555,40 +3499,11 @@ static psi_x509_span psi_x509_take(psi_x509_span *in, int tag)
     return fits && psi_x509_proper(tag, v) ? v : psi_x509_spoil(in);
 }
 
-/* The same if it has: else nothing is taken. */
-static psi_x509_span psi_x509_option(psi_x509_span *in, int tag)
-{
-    return psi_x509_tag(*in) == tag ? psi_x509_take(in, tag) : psi_x509_span_of(in->p, 0);
-}
-
 /* The content of what is one SEQUENCE and nothing else. */
 static psi_x509_span psi_x509_seq(psi_x509_span in)
 {
     psi_x509_span v = psi_x509_take(&in, 0x30);
-    return in.n ? psi_x509_spoil(&v) : v;
-}
-
-/* Takes an INTEGER of 0 or more, of this tag, without leading zeros: 0 is empty. */
-static psi_x509_span psi_x509_uint(psi_x509_span *in, int tag)
-{
-    psi_x509_span v = psi_x509_take(in, tag);
-    if (!psi_x509_proper(0x02, v) || v.p[0] >= 0x80) return psi_x509_spoil(in);
-    return v.p[0] ? v : psi_x509_after(v, 1);
-}
-
-/* The same, of 0 to 32767; -1 if it is none. */
-static int psi_x509_small(psi_x509_span *in)
-{
-    psi_x509_span v = psi_x509_uint(in, 0x02);
-    if (!v.p || v.n > 2 || (v.n == 2 && v.p[0] >= 0x80)) return -1;
-    return v.n == 0 ? 0 : v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
-}
-
-/* Takes a BIT STRING of whole bytes. */
-static psi_x509_span psi_x509_bits(psi_x509_span *in)
-{
-    psi_x509_span v = psi_x509_take(in, 0x03);
-    return v.n && v.p[0] == 0 ? psi_x509_after(v, 1) : psi_x509_spoil(in);
+    return in.n ? psi_x509_none : v;
 }
 
 /* Days from 1970-01-01 to the first of a month of the Gregorian calendar, 1 to 13. */
@@ -3614,7 +3529,7 @@ static int64_t psi_x509_time(psi_x509_span *in)
     if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
     first = psi_x509_days(year, f[2]);
-    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) psi_x509_spoil(in);
+    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) *in = psi_x509_none;
     return (int64_t)(first + f[3] - 1) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
@@ -3627,119 +3542,252 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length; N: with what people call them. Those of three hashes or curves are in
-   BearSSL's order; the extensions that say what a key may do come first. */
-#define PSI_X509_OIDS(X, N) \
-    X(RSA, PSI_OID_PKCS1 "\x01") X(RSA_MD5, PSI_OID_PKCS1 "\x04") X(RSA_SHA1, PSI_OID_PKCS1 "\x05") \
-    X(MGF1, PSI_OID_PKCS1 "\x08") X(PSS, PSI_OID_PKCS1 "\x0A") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B") \
-    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D") \
-    X(EC, "\x07" PSI_OID_ANSI "\x02\x01") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04") \
-    X(SHA256, PSI_OID_NIST "\x01") X(SHA384, PSI_OID_NIST "\x02") X(SHA512, PSI_OID_NIST "\x03") \
-    X(CPS, PSI_OID_PKIX "\x02\x01") X(NOTICE, PSI_OID_PKIX "\x02\x02") \
-    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02") \
-    X(ANY_EKU, "\x04\x55\x1D\x25\x00") X(ANY_POLICY, "\x04\x55\x1D\x20\x00") \
-    N(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") N(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
-    N(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") N(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
-    N(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") N(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
-    N(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") N(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
-    N(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") N(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
-    N(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") N(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
-    N(CN, PSI_OID_AT "\x03", "CN") N(SN, PSI_OID_AT "\x04", "SN") N(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
-    N(C, PSI_OID_AT "\x06", "C") N(L, PSI_OID_AT "\x07", "L") N(ST, PSI_OID_AT "\x08", "ST") \
-    N(STREET, PSI_OID_AT "\x09", "STREET") N(O, PSI_OID_AT "\x0A", "O") N(OU, PSI_OID_AT "\x0B", "OU") \
-    N(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
+   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+#define PSI_X509_OIDS(X) \
+    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
+    X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
+    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
+    X(EC, "\x07" PSI_OID_ANSI "\x02\x01", "") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07", "") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22", "") X(P521, "\x05\x2B\x81\x04\x00\x23", "") \
+    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01", "") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02", "") \
+    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
+    X(SHA256, PSI_OID_NIST "\x01", "") X(SHA384, PSI_OID_NIST "\x02", "") X(SHA512, PSI_OID_NIST "\x03", "") \
+    X(CPS, PSI_OID_PKIX "\x02\x01", "") X(NOTICE, PSI_OID_PKIX "\x02\x02", "") \
+    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01", "") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02", "") \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00", "") X(ANY_POLICY, "\x04\x55\x1D\x20\x00", "") \
+    X(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") X(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
+    X(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") X(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
+    X(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") X(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
+    X(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") X(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
+    X(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") X(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
+    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
+    X(CN, PSI_OID_AT "\x03", "CN") X(SN, PSI_OID_AT "\x04", "SN") X(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
+    X(C, PSI_OID_AT "\x06", "C") X(L, PSI_OID_AT "\x07", "L") X(ST, PSI_OID_AT "\x08", "ST") \
+    X(STREET, PSI_OID_AT "\x09", "STREET") X(O, PSI_OID_AT "\x0A", "O") X(OU, PSI_OID_AT "\x0B", "OU") \
+    X(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
 
-#define PSI_X(name, bytes) bytes "\0"
-#define PSI_N(name, bytes, text) bytes text "\0"
-static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X, PSI_N);
+#define PSI_X(name, bytes, text) bytes text "\0"
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
 #undef PSI_X
-#undef PSI_N
-#define PSI_X(name, bytes) PSI_OID_##name,
-#define PSI_N(name, bytes, text) PSI_OID_##name,
-enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X, PSI_N) PSI_OID_COUNT };
+#define PSI_X(name, bytes, text) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
 #undef PSI_X
-#undef PSI_N
 
 /* Which of them it is, and what people call it, or "". */
 static int psi_x509_known(psi_x509_span oid, const char **text)
 {
     const char *p = psi_x509_oids;
-    int id, found;
-    for (id = 1; *p; id++) {
-        found = oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0;
-        p += 1 + *p;
-        *text = p;
-        if (found) return id;
-        while (*p++) {}
+    int id;
+    for (id = 1; *p; id++, p += strlen(p) + 1) {
+        size_t n = (size_t)*p++;
+        *text = p + n;
+        if (psi_x509_same(oid, psi_x509_span_of(p, n))) return id;
+        p += n;
     }
-    *text = "";
+    *text = p;
     return PSI_OID_OTHER;
 }
 
-/* Takes the next one by number. */
-static int psi_x509_id(psi_x509_span *in)
+static int psi_x509_id(psi_x509_span oid)
 {
     const char *text;
-    return psi_x509_known(psi_x509_take(in, 0x06), &text);
+    return psi_x509_known(oid, &text);
 }
 
 /* Of three identifiers in BearSSL's order, from the first on, what its number is; 0 if it is none of them. */
-static int psi_x509_one_of(int id, int first, int number)
+static int psi_x509_one_of(psi_x509_span oid, int first, int number)
 {
+    int id = psi_x509_id(oid);
     return id >= first && id < first + 3 ? number + id - first : 0;
+}
+
+/* --- shapes of ASN.1 ------------------------------------------------------ */
+
+/* Are all its characters printable ASCII, or at least this one? */
+static int psi_x509_is_text(psi_x509_span s, int least)
+{
+    while (s.n && *s.p >= least && *s.p <= '~') s = psi_x509_after(s, 1);
+    return !s.n;
+}
+
+/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
+static size_t psi_x509_utf8(psi_x509_span s)
+{
+    int c = s.p[0];
+    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
+    for (i = 1; i < n; i++)
+        if ((s.p[i] & 0xC0) != 0x80) return 0;
+    return n;
+}
+
+/* Is there another element of this identifier in the list, or are there too many to tell? */
+static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
+{
+    psi_x509_span one;
+    int i;
+    for (i = 0; list.n; i++) {
+        one = psi_x509_take(&list, 0x30);
+        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
+    }
+    return 0;
+}
+
+/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+static const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
+{
+    int id;
+    if (kind == 'n') return "?+{+(oe)))";
+    if (kind == 'g') return tag == 0xA4 ? "n)" : tag == 0xA0 ? "o.)" : NULL;
+    if (kind != 'q') return NULL;
+    id = psi_x509_id(psi_x509_take(&body, 0x06));
+    return id == PSI_OID_CPS ? "oa)" : id == PSI_OID_NOTICE ? "o(?(t(?+i))?t))" : "=oe)";
+}
+
+/* Is the content of an element what the shape says? Of numbers and bits it becomes the value. */
+static int psi_x509_holds(int kind, int tag, psi_x509_span *v)
+{
+    psi_x509_span s = *v;
+    size_t n = 1;
+    switch (kind) {
+    case 'u':
+    case 'w':
+        if (!psi_x509_proper(0x02, s) || *s.p >= 0x80) return 0;
+        if (*s.p == 0) *v = psi_x509_after(s, 1);
+        return 1;
+    case 'b':
+        if (!s.n || *s.p) return 0;
+        *v = psi_x509_after(s, 1);
+        return 1;
+    case 't':
+        if (tag == 0x1E) return s.n && s.n % 2 == 0; /* BMPString */
+        for (; s.n && n; s = psi_x509_after(s, n)) n = psi_x509_utf8(s);
+        return n && memchr("\x0C\x16\x1A", tag, 3);
+    case 'g':
+        if (tag == 0x87) return s.n == 4 || s.n == 16;
+        if (memchr("\xA0\xA3\xA4\xA5\x88", tag, 5)) return 1;
+        return s.n && memchr("\x81\x82\x86", tag, 3) && psi_x509_is_text(s, 1);
+    case 'a': return s.n && psi_x509_is_text(s, 1);
+    case 'p': return psi_x509_id(s) != PSI_OID_ANY_POLICY;
+    case 'r': return tag != 0x87 || s.n == 8 || s.n == 32;
+    default: return 1;
+    }
+}
+
+/* Such a value as a number: 65535 at most, and larger ones as more than 255. */
+static int psi_x509_number(psi_x509_span v)
+{
+    int x = 0;
+    for (; v.n && x < 256; v = psi_x509_after(v, 1)) x = x << 8 | *v.p;
+    return x;
+}
+
+/* The tag of what a letter of a shape stands for, 0 if it has several. */
+static int psi_x509_letter_tag(int letter)
+{
+    static const char letters[] = "({0123nqfiukbsopaxywz";
+    static const char tags[] = "\x30\x31\xA0\xA1\xA2\xA3\x30\x30\x01\x02\x02\x03\x03\x04\x06\x06\x16\x80\x81\x81\x82";
+    const char *at = strchr(letters, letter);
+    return at ? (uint8_t)tags[at - letters] : 0;
+}
+
+/* Takes what a letter stands for. */
+static psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
+{
+    int tag = psi_x509_letter_tag(letter);
+    psi_x509_span all = *in;
+    if (tag) return psi_x509_take(in, tag);
+    if (letter == 'e') return psi_x509_element(in);
+    if (letter != '.') return psi_x509_any(in);
+    if (all.n) *in = psi_x509_after(all, all.n);
+    return all;
+}
+
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
+   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
+   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
+   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
+   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
+   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
+   whatever type, e any element, with its header, . all that follows. */
+static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
+{
+    while (*shape && *shape != ')') {
+        psi_x509_span missing = psi_x509_none, unused, body, *keep = &unused, *first = *out, *from = in;
+        int optional = *shape == '?', many = shape[optional] == '+', tag = psi_x509_tag(*in), letter, want, ok;
+        const char *again = shape + optional, *sub;
+        shape = again + many;
+        if (*shape == '=') {
+            keep = (*out)++;
+            shape++;
+        }
+        letter = *shape++;
+        want = psi_x509_letter_tag(letter);
+        if (optional && (!tag || (want && want != tag))) from = &missing;
+        *keep = body = psi_x509_take_letter(from, letter);
+        ok = psi_x509_holds(letter, tag, keep);
+        sub = strchr("({0123", letter) ? shape : psi_x509_inner(letter, tag, body);
+        if (sub) {
+            int own = sub == shape;
+            sub = psi_x509_shape(&body, sub, out);
+            ok &= psi_x509_end(body);
+            if (own) shape = sub + 1;
+        }
+        if (!ok) psi_x509_spoil(from);
+        if (many && in->n && from == in) {
+            shape = again;
+            *out = first;
+        }
+    }
+    return shape;
+}
+
+/* Is in of this shape, all of it? */
+static int psi_x509_read(psi_x509_span in, const char *shape, psi_x509_span *out)
+{
+    psi_x509_shape(&in, shape, &out);
+    return psi_x509_end(in);
 }
 
 /* --- distinguished names -------------------------------------------------- */
 
-/* Takes the next attribute of a relative name: its type, and its value with the header. */
-static psi_x509_span psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *value)
-{
-    psi_x509_span a = psi_x509_take(rdn, 0x30), type = psi_x509_take(&a, 0x06);
-    *value = a;
-    psi_x509_any(&a);
-    return psi_x509_end(a) ? type : psi_x509_spoil(rdn);
-}
-
-/* Checks a Name, header included: a hash of what psi_x509_same_name compares, 0 if it is malformed. */
+/* A hash of what psi_x509_same_name compares of a Name, header included; 0 if it is malformed. */
 static uint32_t psi_x509_name_hash(psi_x509_span name)
 {
-    psi_x509_span parts = psi_x509_seq(name), part, value;
+    psi_x509_span parts = psi_x509_seq(name), part, v[2];
     uint32_t hash = 2166136261u;
+    if (!psi_x509_read(name, "n", NULL)) return 0;
     while (parts.n) {
-        part = psi_x509_take(&parts, 0x31);
-        do {
-            psi_x509_attribute(&part, &value);
-            for (value = psi_x509_any(&value); value.n; value = psi_x509_after(value, 1))
-                if (*value.p != ' ') hash = (hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
-        } while (part.n);
-        if (!part.p) psi_x509_spoil(&parts);
+        for (part = psi_x509_any(&parts); part.n;) {
+            psi_x509_read(psi_x509_element(&part), "(=o=e)", v);
+            for (v[1] = psi_x509_any(&v[1]); v[1].n; v[1] = psi_x509_after(v[1], 1))
+                if (*v[1].p != ' ') hash = (hash ^ (uint32_t)psi_lower(*v[1].p)) * 16777619u;
+        }
     }
-    return parts.p ? hash | 1 : 0;
+    return hash | 1;
 }
 
 /* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content. */
+   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
     psi_x509_span s = psi_x509_any(value);
+    while (s.n && *s.p == ' ') s = psi_x509_after(s, 1);
+    while (s.n && s.p[s.n - 1] == ' ') s.n--;
     *value = s;
-    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
-    return psi_x509_end(s) && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6) != NULL;
+    return s.p && psi_x509_is_text(s, ' ') && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6);
 }
 
-/* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
-static int psi_x509_folded(psi_x509_span *s, int first)
+/* Takes a character as RFC 5280 7.1 compares it, lower case and runs of spaces as one: -1 at the end. */
+static int psi_x509_folded(psi_x509_span *s)
 {
-    int space = 0;
-    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
-    if (s->n == 0) return -1;
-    if (space) return ' ';
-    *s = psi_x509_after(*s, 1);
-    return psi_lower(s->p[-1]);
+    int c = s->n ? psi_lower(*s->p) : -1;
+    do {
+        if (s->n) *s = psi_x509_after(*s, 1);
+    } while (c == ' ' && s->n && *s->p == ' ');
+    return c;
 }
 
 /* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
@@ -3747,18 +3795,16 @@ static int psi_x509_folded(psi_x509_span *s, int first)
    4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
-    psi_x509_span va, vb, ta, tb;
-    int ca, cb, first = 1;
+    psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
+    int ca, cb;
     if (psi_x509_same(a, b)) return 1;
-    ta = psi_x509_attribute(&a, &va);
-    tb = psi_x509_attribute(&b, &vb);
-    if (a.n || b.n) return a.n && b.n && unsure; /* several attributes are in the order of their encodings */
-    if (!psi_x509_same(ta, tb)) return 0;
-    if (!psi_x509_is_plain(&va) || !psi_x509_is_plain(&vb)) return unsure;
+    if (!psi_x509_read(a, "(=o=e)=.", va) || !psi_x509_read(b, "(=o=e)=.", vb)) return unsure;
+    if (va[2].n || vb[2].n) return va[2].n && vb[2].n && unsure;
+    if (!psi_x509_same(va[0], vb[0])) return 0;
+    if (!psi_x509_is_plain(&va[1]) || !psi_x509_is_plain(&vb[1])) return unsure;
     do {
-        ca = psi_x509_folded(&va, first);
-        cb = psi_x509_folded(&vb, first);
-        first = 0;
+        ca = psi_x509_folded(&va[1]);
+        cb = psi_x509_folded(&vb[1]);
     } while (ca == cb && ca >= 0);
     return ca == cb;
 }
@@ -3767,9 +3813,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span parts = psi_x509_seq(base), others = psi_x509_seq(name), part;
-    if (!psi_x509_name_hash(base) || !others.p) return -1;
+    if (!psi_x509_read(base, "n", NULL) || !others.p) return -1;
     while (parts.n) {
-        part = psi_x509_take(&parts, 0x31);
+        part = psi_x509_any(&parts);
         if (!others.n || !psi_x509_same_rdn(part, psi_x509_take(&others, 0x31), unsure)) return 0;
     }
     return 1;
@@ -3804,17 +3850,6 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     t->used += n;
 }
 
-/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
-static size_t psi_x509_utf8(psi_x509_span s)
-{
-    int c = s.p[0];
-    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
-    for (i = 1; i < n; i++)
-        if ((s.p[i] & 0xC0) != 0x80) return 0;
-    return n;
-}
-
 /* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
@@ -3826,11 +3861,16 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes an object identifier in the dotted form, whose first number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
+   number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
+    const char *known;
     int first = 1;
+    psi_x509_known(oid, &known);
+    psi_x509_put(t, "%s", known);
+    if (*known && !strchr(known, ' ')) return;
     for (; oid.n; oid = psi_x509_after(oid, 1)) {
         v = v << 7 | (*oid.p & 0x7Fu);
         if (*oid.p & 0x80) continue;
@@ -3845,23 +3885,18 @@ static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
 static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span parts[16], rest = psi_x509_seq(name), part, type, value; /* the last ones, if there are more */
+    psi_x509_span parts[16], rest = psi_x509_seq(name), v[2]; /* the last ones, if there are more */
     size_t total = 0, count;
-    const char *known;
+    const char *before = "";
     while (rest.n) parts[total++ % 16] = psi_x509_take(&rest, 0x31);
-    for (count = total < 16 ? total : 16; count; count--) {
-        part = parts[--total % 16];
-        while (part.n) {
-            type = psi_x509_attribute(&part, &value);
-            psi_x509_known(type, &known);
-            if (!type.n) return;
-            if (*known) psi_x509_put(t, "%s", known);
-            else psi_x509_put_oid(t, type);
+    for (count = total < 16 ? total : 16; count; count--, before = ",") {
+        for (rest = parts[--total % 16]; rest.n; before = "+") {
+            if (!psi_x509_read(psi_x509_element(&rest), "(=o=e)", v)) return;
+            psi_x509_put(t, "%s", before);
+            psi_x509_put_oid(t, v[0]);
             psi_x509_put(t, "=");
-            psi_x509_put_safe(t, psi_x509_any(&value), ",+\"\\<>;");
-            if (part.n) psi_x509_put(t, "+");
+            psi_x509_put_safe(t, psi_x509_any(&v[1]), ",+\"\\<>;");
         }
-        if (count > 1) psi_x509_put(t, ",");
     }
 }
 
@@ -3871,23 +3906,21 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
    digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    size_t i, label = 0;
-    int c, digit, last = '-', letters = 0;
+    size_t n, i;
+    int letters, more;
     if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
     if (s.n > 253) return 0;
-    for (i = 0; i <= s.n; i++, last = c) {
-        c = i < s.n ? psi_lower(s.p[i]) : '.';
-        digit = c >= '0' && c <= '9';
-        if (c == '.') {
-            if (label == 0 || label > 63 || last == '-') return 0;
-            letters = letters && i == s.n;
-            label = 0;
-            continue;
+    do {
+        n = psi_x509_find(s, ".", 1);
+        if (n == 0 || n > 63 || s.p[0] == '-' || s.p[n - 1] == '-') return 0;
+        for (letters = 0, i = 0; i < n; i++) {
+            int c = psi_lower(s.p[i]), letter = (c >= 'a' && c <= 'z') || c == '_' || c == '-';
+            if (!letter && (c < '0' || c > '9')) return 0;
+            letters |= letter;
         }
-        if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
-        letters |= !digit;
-        label++;
-    }
+        more = n < s.n;
+        s = psi_x509_after(s, n + (size_t)more);
+    } while (more);
     return letters;
 }
 
@@ -3968,14 +4001,13 @@ static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509
 
 static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
 {
-    psi_x509_span none = {NULL, 0};
-    psi_x509_digest(br_sha256_ID, s, none, none, out);
+    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
 /* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
@@ -3990,26 +4022,23 @@ typedef struct psi_x509_alg {
 /* One certificate, read once. Everything points into der. */
 typedef struct psi_x509_cert {
     psi_x509_span der, tbs, sig, issuer, subject, spki; /* all but sig with their headers */
-    psi_x509_span ski, aki, san, constraints;
+    psi_x509_span ski, aki, san, bounds[2];             /* what names are permitted, what excluded */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
     br_x509_pkey key; /* key_type 0: none that can be used */
-    int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
-    psi_x509_alg alg, key_alg;
+    psi_x509_alg alg;
+    psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
-    int san_critical, constraints_critical;
-    int when, code;      /* its flaw: PSI_X509_*, 0 none */
+    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
+    int when, code;                /* its flaw: PSI_X509_*, 0 none */
     const char *why;
     psi_x509_span which; /* the extension that it is about */
 } psi_x509_cert;
 
-/* How many certificates were parsed, for the tests. */
-#ifdef PSOCKET_CHECK
-static unsigned long psi_x509_parses;
-#define PSI_X509_PARSES() ((void)psi_x509_parses++)
-#else
-#define PSI_X509_PARSES() ((void)0)
+/* For tests, which count how many certificates are parsed. */
+#ifndef PSI_X509_PARSED
+#define PSI_X509_PARSED() ((void)0)
 #endif
 
 static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
@@ -4021,10 +4050,9 @@ static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
     c->which.n = 0;
 }
 
-/* What is demanded of certificates that are not trusted themselves. */
-static void psi_x509_demand(psi_x509_cert *c, int ok, const char *why)
+static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
 {
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, why);
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4039,59 +4067,46 @@ static int psi_x509_no_params(psi_x509_span in)
     return psi_x509_end(in) || PSI_X509_IS(in, "\x05\x00");
 }
 
-/* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
-static int psi_x509_hash_alg(psi_x509_span alg)
-{
-    int hash = psi_x509_one_of(psi_x509_id(&alg), PSI_OID_SHA256, br_sha256_ID);
-    return psi_x509_no_params(alg) ? hash : 0;
-}
-
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
-    psi_x509_span p = psi_x509_seq(in), mgf, field;
-    int ok;
-    alg->hash = psi_x509_hash_alg(psi_x509_seq(psi_x509_take(&p, 0xA0)));
-    mgf = psi_x509_seq(psi_x509_take(&p, 0xA1));
-    ok = psi_x509_id(&mgf) == PSI_OID_MGF1 && psi_x509_hash_alg(psi_x509_seq(mgf)) == alg->hash && alg->hash;
-    alg->salt = 20;
-    if (psi_x509_tag(p) == 0xA2) {
-        field = psi_x509_any(&p);
-        alg->salt = psi_x509_small(&field);
-        ok &= psi_x509_end(field) && alg->salt >= 0;
-    }
-    if (psi_x509_tag(p) == 0xA3) ok &= PSI_X509_IS(psi_x509_any(&p), "\x02\x01\x01");
+    enum { HASH, PARAMS, MGF, MGF_HASH, MGF_PARAMS, SALT, TRAILER, FIELDS };
+    psi_x509_span v[FIELDS];
+    int ok = psi_x509_read(in, "(0(=o=.))1(=o(=o=.)))?2=u)?3=u))", v);
     alg->kind = PSI_X509_PSS;
-    if (!ok || !psi_x509_end(p)) alg->hash = alg->salt = 0; /* which is no signature's */
-    return alg->hash != 0;
+    alg->hash = psi_x509_one_of(v[HASH], PSI_OID_SHA256, br_sha256_ID);
+    alg->salt = v[SALT].p ? psi_x509_number(v[SALT]) : 20;
+    ok = ok && alg->hash && psi_x509_no_params(v[PARAMS]) && psi_x509_same(v[MGF_HASH], v[HASH]) &&
+         psi_x509_id(v[MGF]) == PSI_OID_MGF1 && psi_x509_no_params(v[MGF_PARAMS]) &&
+         v[SALT].n <= 2 && (!v[TRAILER].p || PSI_X509_IS(v[TRAILER], "\1"));
+    if (!ok) alg->hash = -1; /* which is no signature's */
+    return ok;
 }
 
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span params = psi_x509_seq(in);
-    int id = psi_x509_id(&params), ok = params.p != NULL;
-    int rsa = psi_x509_one_of(id, PSI_OID_RSA_SHA256, br_sha256_ID);
-    int ecdsa = psi_x509_one_of(id, PSI_OID_ECDSA_SHA256, br_sha256_ID);
+    psi_x509_span v[2]; /* identifier, parameters */
+    int ok = psi_x509_read(in, "(=o=.)", v), id = psi_x509_id(v[0]);
+    int rsa = psi_x509_one_of(v[0], PSI_OID_RSA_SHA256, br_sha256_ID);
+    int ecdsa = psi_x509_one_of(v[0], PSI_OID_ECDSA_SHA256, br_sha256_ID);
     c->alg.kind = rsa ? PSI_X509_PKCS1 : ecdsa ? PSI_X509_ECDSA : 0;
     c->alg.hash = rsa | ecdsa;
-    if (rsa) {
-        ok = psi_x509_no_params(params);
-    } else if (ecdsa) {
-        ok = psi_x509_end(params);
+    if (rsa || ecdsa) {
+        ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(params, &c->alg)) {
+    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    psi_x509_demand(c, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
 static int psi_x509_curve(psi_x509_span in)
 {
-    int id = psi_x509_id(&in);
-    return psi_x509_end(in) ? psi_x509_one_of(id, PSI_OID_P256, BR_EC_secp256r1) : 0;
+    psi_x509_span oid;
+    return psi_x509_read(in, "=o", &oid) ? psi_x509_one_of(oid, PSI_OID_P256, BR_EC_secp256r1) : 0;
 }
 
 /* Bytes of a coordinate, or of the order. */
@@ -4111,9 +4126,11 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 /* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span rsa = psi_x509_seq(in), n = psi_x509_uint(&rsa, 0x02), e = psi_x509_uint(&rsa, 0x02);
+    psi_x509_span v[2], n, e;
     size_t bits;
-    if (!psi_x509_end(rsa) || !n.n || !e.n) return 0;
+    if (!psi_x509_read(in, "(=u=u)", v) || !v[0].n || !v[1].n) return 0;
+    n = v[0];
+    e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
@@ -4130,291 +4147,153 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 /* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
 static int psi_x509_read_key(psi_x509_cert *c)
 {
-    psi_x509_span in = psi_x509_seq(c->spki), alg = psi_x509_take(&in, 0x30), bits = psi_x509_bits(&in);
-    int id = psi_x509_id(&alg), curve;
-    if (!psi_x509_end(in) || !alg.p) return 0;
-    if (id == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
+    psi_x509_span v[3]; /* identifier, parameters, key */
+    int ok = psi_x509_read(c->spki, "((=o=.)=b)", v), id = psi_x509_id(v[0]), curve;
+    if (!ok) return 0;
+    if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
-        c->pss_key = 1;
-        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+        c->only.kind = PSI_X509_PSS;
+        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
             psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        return psi_x509_read_rsa(c, bits);
+        return psi_x509_read_rsa(c, v[2]);
     }
-    curve = id == PSI_OID_EC ? psi_x509_curve(alg) : 0;
+    curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
     if (!curve) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
                       "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
-    if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
-    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    c->key.key.ec.q = psi_x509_slice(v[2], &c->key.key.ec.qlen);
     return 1;
 }
 
-/* --- extensions ----------------------------------------------------------- */
-
-/* Is it ASCII without NUL, and not empty? */
-static int psi_x509_is_ascii(psi_x509_span s)
-{
-    size_t i;
-    for (i = 0; i < s.n && s.p[i] && s.p[i] <= '~'; i++) {}
-    return i && i == s.n;
-}
-
-/* Is it a GeneralName's tag, [0] to [8]? */
-static int psi_x509_is_general(int tag)
-{
-    return memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", tag, 9) != NULL;
-}
-
-/* Takes a GeneralName. An address has 4 or 16 bytes. */
-static void psi_x509_take_general(psi_x509_span *in)
-{
-    int tag = psi_x509_tag(*in), ok = psi_x509_is_general(tag);
-    psi_x509_span name = psi_x509_any(in);
-    if (tag == 0x87) ok = name.n == 4 || name.n == 16;
-    else if (tag == 0xA0) ok = psi_x509_take(&name, 0x06).n != 0;
-    else if (tag == 0xA4) ok = psi_x509_name_hash(name) != 0;
-    else if (tag == 0x81 || tag == 0x82 || tag == 0x86) ok = psi_x509_is_ascii(name);
-    if (!ok) psi_x509_spoil(in);
-}
-
-/* Takes a DisplayText (RFC 5280 4.2.1.4). */
-static void psi_x509_take_text(psi_x509_span *in)
-{
-    int tag = psi_x509_tag(*in);
-    psi_x509_span text = psi_x509_any(in);
-    size_t n = 1;
-    if (tag == 0x1E && text.n && text.n % 2 == 0) return; /* BMPString */
-    for (; text.n && n; text = psi_x509_after(text, n)) n = psi_x509_utf8(text);
-    if (!n || !memchr("\x0C\x16\x1A", tag, 3)) psi_x509_spoil(in);
-}
-
-/* Is there another element of this identifier in the list, or are there too many to tell? */
-static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
-{
-    psi_x509_span one;
-    int i;
-    for (i = 0; list.n; i++) {
-        one = psi_x509_take(&list, 0x30);
-        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
-    }
-    return 0;
-}
-
-/* The tag of what a shape starts with: 0 any. */
-static int psi_x509_shape_tag(int kind)
-{
-    if (kind == '(') return 0x30;
-    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
-    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
-}
-
-/* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
-   before what may be missing, + before what is there once or more up to the end, * before the same if its identifiers
-   differ. i is an INTEGER, u one of 0 or more, which m and n are too, as [0] and [1]; o is an OBJECT IDENTIFIER, p one
-   that is not anyPolicy, a ASCII, t a DisplayText, g a GeneralName, b what bounds names, q a policy's qualifier, which
-   has to be understood. */
-static const char *psi_x509_shape(psi_x509_cert *c, psi_x509_span *in, const char *shape)
-{
-    psi_x509_span next = *in, body = psi_x509_any(&next), none = {NULL, 0};
-    int kind = *shape++, want = psi_x509_shape_tag(kind), tag = psi_x509_tag(*in), id;
-    const char *rest;
-    switch (kind) {
-    case 'i': psi_x509_take(in, 0x02); return shape;
-    case 'o': psi_x509_take(in, 0x06); return shape;
-    case 'u':
-    case 'm':
-    case 'n': psi_x509_uint(in, want); return shape;
-    case 't': psi_x509_take_text(in); return shape;
-    case 'g': psi_x509_take_general(in); return shape;
-    case 'p': if (psi_x509_id(in) == PSI_OID_ANY_POLICY) psi_x509_spoil(in); return shape;
-    case 'a': if (!psi_x509_is_ascii(psi_x509_take(in, 0x16))) psi_x509_spoil(in); return shape;
-    case 'b': *in = tag == 0x87 && body.n != 8 && body.n != 32 ? none : next; return shape;
-    case 'q':
-        id = psi_x509_id(&body);
-        psi_x509_shape(c, in, id == PSI_OID_CPS ? "(oa)" : id == PSI_OID_NOTICE ? "(o(?(t(?+i))?t))" : "(ob)");
-        if (in->p && id != PSI_OID_CPS && id != PSI_OID_NOTICE)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-        return shape;
-    case '?':
-        want = psi_x509_shape_tag(*shape);
-        return psi_x509_shape(c, in->n && (!want || want == tag) ? in : &none, shape);
-    case '+':
-    case '*':
-        do {
-            next = *in;
-            body = psi_x509_any(&next);
-            if (kind == '*' && psi_x509_repeats(next, psi_x509_take(&body, 0x06))) psi_x509_spoil(in);
-            rest = psi_x509_shape(c, in, shape);
-        } while (in->n);
-        return rest;
-    default:
-        body = psi_x509_take(in, want);
-        while (*shape != ')') shape = psi_x509_shape(c, &body, shape);
-        if (!psi_x509_end(body)) psi_x509_spoil(in);
-        return shape + 1;
-    }
-}
-
-/* Reads one extension: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
    map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
-    psi_x509_span seq = psi_x509_seq(in), v;
-    const char *shape;
+    static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
+        "(+(og))"
+    };
+    psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
+    int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
     switch (id) {
     case PSI_OID_KEY_USAGE:
-        v = psi_x509_take(&in, 0x03);
-        c->usage = v.n == 2 || v.n == 3 ? v.p[1] : -1;
-        return c->usage >= 0 && psi_x509_end(in);
+        c->usage = v[0].n == 2 || v[0].n == 3 ? v[0].p[1] : -1;
+        return ok && c->usage >= 0;
     case PSI_OID_EXT_USAGE:
-        c->extended = 0;
-        do {
-            id = psi_x509_one_of(psi_x509_id(&seq), PSI_OID_SERVER_AUTH, 1);
-            if (id) c->extended |= 1 << (id - 1);
-        } while (seq.n);
-        return psi_x509_end(seq);
+        for (c->extended = 0; v[0].n;)
+            c->extended |= 1 << psi_x509_one_of(psi_x509_take(&v[0], 0x06), PSI_OID_SERVER_AUTH, 1);
+        break;
     case PSI_OID_BASIC:
-        v = psi_x509_option(&seq, 0x01);
-        c->ca = v.n && *v.p;
-        if (!seq.n) return psi_x509_end(seq);
-        v = psi_x509_uint(&seq, 0x02);
-        c->path_len = v.n == 0 ? 0 : v.n == 1 ? v.p[0] : 32767;
-        return psi_x509_end(seq);
+        c->ca = v[0].n && *v[0].p;
+        c->path_len = v[1].p ? psi_x509_number(v[1]) : -1;
+        break;
     case PSI_OID_SKI:
-        c->ski = psi_x509_take(&in, 0x04);
-        return !critical && psi_x509_end(in);
+        c->ski = v[0];
+        return ok && !critical;
     case PSI_OID_AKI:
-        critical |= !seq.p;
-        c->aki = psi_x509_option(&seq, 0x80);
-        return !critical;
+        psi_x509_read(v[0], "?=x.", &c->aki);
+        return ok && !critical;
     case PSI_OID_SAN:
-        c->san = seq;
+        c->san = v[0];
         c->san_critical = critical;
-        shape = "(+g)";
         break;
     case PSI_OID_CONSTRAINTS:
-        c->constraints = seq;
-        c->constraints_critical = critical;
-        if (!seq.n) return 0;
-        shape = "(?[+(b))?{+(b)))";
-        break;
+        c->bounds[0] = v[0];
+        c->bounds[1] = v[1];
+        c->constrains = 1 + critical;
+        return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (!seq.n) return 0;
-        if (psi_x509_tag(seq) == 0x80)
+        if (psi_x509_tag(v[0]) == 0x80)
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-        shape = "(?m?n)";
-        break;
-    case PSI_OID_ANY_LIMIT: shape = "u"; break;
+        return ok && v[0].n;
     case PSI_OID_POLICIES:
-        if (!critical) return seq.n != 0;
-        shape = "(*(o?(+q)))";
-        break;
-    case PSI_OID_MAPPINGS: shape = "(+(pp))"; break;
-    case PSI_OID_AIA: shape = critical ? NULL : "(+(og))"; break;
-    default: shape = NULL;
-    }
-    if (shape) psi_x509_shape(c, &in, shape);
-    else if (critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-    return !shape || psi_x509_end(in);
-}
-
-/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
-    const char *text;
-    int critical, id, before, left = PSI_X509_LIST;
-    for (id = 0x81; c->version && id < 0x83; id++)
-        if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
-    if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
-        list = psi_x509_seq(psi_x509_any(&in));
-        if (!list.n) psi_x509_spoil(&list);
-    }
-    psi_x509_demand(c, psi_x509_end(in), "has bytes after its body");
-    while (list.n) {
-        ext = psi_x509_take(&list, 0x30);
-        oid = psi_x509_take(&ext, 0x06);
-        value = psi_x509_option(&ext, 0x01);
-        critical = value.n && *value.p;
-        value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
-        id = psi_x509_known(oid, &text);
-        before = c->when;
-        if (psi_x509_repeats(list, oid))
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension");
-        if (!psi_x509_read_extension(c, id, value, critical)) {
-            critical |= id >= PSI_OID_KEY_USAGE && id <= PSI_OID_POLICY_LIMITS;
-            psi_x509_flaw(c, critical ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED,
-                          "has a malformed extension");
+        if (!critical) return psi_x509_seq(in).n != 0;
+        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        while (ok && v[0].n) {
+            one = psi_x509_any(&v[0]);
+            ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
         }
-        if (c->when != before) c->which = oid;
+        break;
     }
-    if (!list.p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
+    return ok;
 }
 
-/* --- reading certificates ------------------------------------------------- */
-
-/* Reads the parts of a certificate's body. alg: the algorithm beside the signature. What RFC 5280 demands of all that
-   it covers is told last: one that is trusted need not keep to it. */
-static void psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
+/* Reads the list of them. A flaw of one that says what a key may do matters always. */
+static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
-    enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
-    psi_x509_span v, serial, field[FIELDS];
-    int i, version = 1;
-    if (psi_x509_tag(tbs) == 0xA0) {
-        v = psi_x509_any(&tbs);
-        c->version = psi_x509_small(&v);
-        version = psi_x509_end(v) && (c->version == 1 || c->version == 2);
+    psi_x509_span v[3]; /* identifier, critical, value */
+    int left = PSI_X509_LIST, critical, id, known, before;
+    if (!list.n) list = psi_x509_none;
+    while (list.n) {
+        if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
+        critical = v[1].n && *v[1].p;
+        id = psi_x509_id(v[0]);
+        before = c->when;
+        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
+        if (!known && critical)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
+                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
+        if (c->when != before) c->which = v[0];
     }
-    for (i = 0; i < FIELDS; i++) field[i] = psi_x509_element(&tbs);
-    c->issuer = field[ISSUER];
-    c->subject = field[SUBJECT];
-    c->spki = field[SPKI];
-    c->issuer_hash = psi_x509_name_hash(c->issuer);
-    c->subject_hash = psi_x509_name_hash(c->subject);
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    if (!c->subject_hash) psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed subject");
-    if (!psi_x509_read_key(c))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed public key");
-    serial = psi_x509_uint(&field[SERIAL], 0x02);
-    v = psi_x509_seq(field[DATES]);
-    c->not_before = psi_x509_time(&v);
-    c->not_after = psi_x509_time(&v);
-    psi_x509_demand(c, version, "has an unknown version");
-    psi_x509_read_alg(c, field[ALG]);
-    psi_x509_demand(c, psi_x509_same(alg, field[ALG]), "has two signature algorithms that differ");
-    psi_x509_demand(c, c->issuer_hash != 0, "has a malformed issuer");
-    psi_x509_demand(c, psi_x509_end(v), "has malformed dates");
-    psi_x509_read_tail(c, tbs);
-    psi_x509_demand(c, c->version == 2, "is not of version 3");
-    psi_x509_demand(c, serial.n && serial.n <= 20, "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
+    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
+}
+
+/* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
+   one that is trusted need not be. */
+static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509_span serial, psi_x509_span rest)
+{
+    psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
+    if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_read(rest, "?=y?=z=.", v);
+    if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
+                    "has bytes after its body, or malformed identifiers");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
+                    "has a serial number below 1 or over 20 bytes");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
                     "lacks an issuer or a subject");
-    psi_x509_demand(c, c->ca || (c->path_len < 0 && !c->constraints.n), "limits authorities below it without being one");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    psi_x509_span in = psi_x509_span_of(der, len), cert, alg;
-    PSI_X509_PARSES();
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, REST, FIELDS };
+    psi_x509_span v[FIELDS], dates;
+    PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
-    c->der = in;
+    c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    cert = psi_x509_take(&in, 0x30);
-    c->tbs = psi_x509_element(&cert);
-    alg = psi_x509_element(&cert);
-    c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in) || !alg.p)
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
-    psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
-    psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
+    c->tbs = v[TBS];
+    c->issuer = v[ISSUER];
+    c->subject = v[SUBJECT];
+    c->spki = v[SPKI];
+    c->issuer_hash = psi_x509_name_hash(c->issuer);
+    c->subject_hash = psi_x509_name_hash(c->subject);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_read_alg(c, v[SIGNED]);
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    dates = psi_x509_seq(v[DATES]);
+    c->not_before = psi_x509_time(&dates);
+    c->not_after = psi_x509_time(&dates);
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
+    psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4433,11 +4312,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 /* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
-    psi_x509_text subject = {NULL, 0, 0}, issuer;
-    subject.p = buf;
-    subject.size = buf_size / 2;
-    issuer = subject;
-    issuer.p += subject.size;
+    size_t half = buf_size / 2;
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
     *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
@@ -4455,10 +4331,9 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    psi_x509_span none = {NULL, 0};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), none, mask);
+        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4493,36 +4368,31 @@ static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *
     return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
-/* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
-static int psi_x509_check_ecdsa(const br_ec_public_key *key, const uint8_t *digest, size_t len, psi_x509_span sig)
-{
-    size_t n = psi_x509_curve_bytes(key->curve);
-    psi_x509_span seq = psi_x509_seq(sig), r = psi_x509_uint(&seq, 0x02), s = psi_x509_uint(&seq, 0x02);
-    uint8_t raw[132] = {0};
-    if (!psi_x509_end(seq) || !r.n || !s.n || r.n > n || s.n > n) return 0;
-    memcpy(raw + n - r.n, r.p, r.n);
-    memcpy(raw + 2 * n - s.n, s.p, s.n);
-    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
-}
-
-/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
-static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
+/* Do a key and an algorithm fit? An RSA-PSS key is limited to `only` (RFC 4055 3.3). */
+static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_alg *alg)
 {
     if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
-    if (alg->kind == PSI_X509_PKCS1) return !pss_key;
-    return alg->kind != PSI_X509_PSS || !key_alg->kind || (key_alg->hash == alg->hash && key_alg->salt <= alg->salt);
+    if (alg->kind == PSI_X509_PKCS1) return !only->kind;
+    return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. */
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
+   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
 static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
 {
-    size_t len = psi_x509_hash_len(alg->hash);
-    uint8_t got[64];
-    if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, digest, len, sig);
+    size_t len = psi_x509_hash_len(alg->hash), n;
+    psi_x509_span v[2]; /* r, s */
+    uint8_t raw[132] = {0};
+    if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
-    return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
-           memcmp(digest, got, len) == 0;
+    if (alg->kind == PSI_X509_PKCS1)
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
+               memcmp(digest, raw, len) == 0;
+    n = psi_x509_curve_bytes(c->key.key.ec.curve);
+    if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
+    memcpy(raw + n - v[0].n, v[0].p, v[0].n);
+    memcpy(raw + 2 * n - v[1].n, v[1].p, v[1].n);
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, &c->key.key.ec, raw, 2 * n) == 1;
 }
 
 /* --- PEM ------------------------------------------------------------------ */
@@ -4546,9 +4416,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n) != 0 ||
-        memcmp(in->p + 9 + n, "-----", 5) != 0)
-        return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4609,12 +4477,22 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
-static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
+/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
+enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
+   read: PSOCKET_TLS_PEM. */
+static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
-    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
+    uint8_t *copy;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
+        if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
+    copy = (uint8_t *)psi_alloc(len + 1);
     if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
     if (!copy || !certs) {
         psi_free(copy);
@@ -4622,35 +4500,14 @@ static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
     }
     c->certs = (psi_x509_cert *)certs;
     c->room = room;
-    if (der.n) memcpy(copy, der.p, der.n);
-    psi_x509_parse(&c->certs[c->count++], copy, der.n);
-    return 0;
-}
-
-/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
-{
-    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
     c->bytes += charge;
-    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
-}
-
-/* The same for an anchor, unless it is known or cannot be read: PSOCKET_TLS_PEM. */
-static int psi_x509_anchor_add(psi_x509_chain *c, psi_x509_span der)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++)
-        if (psi_x509_same(c->certs[i].der, der)) return 0;
-    if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-    if (c->certs[i].when < PSI_X509_UNREADABLE) return 0;
-    psi_free((void *)(uintptr_t)c->certs[i].der.p);
+    if (len) memcpy(copy, der, len);
+    psi_x509_parse(&c->certs[c->count++], copy, len);
+    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
 }
-
-/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
-enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
    which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
@@ -4663,8 +4520,7 @@ static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint
     if (is_der && !in->n) return 0;
     if (is_der) {
         *der = psi_x509_element(in);
-        if (psi_x509_tag(*der) != 0x30) psi_x509_spoil(in);
-        return in->p ? 1 : (int)PSOCKET_TLS_PEM;
+        return psi_x509_tag(*der) == 0x30 ? 1 : (int)PSOCKET_TLS_PEM;
     }
     do {
         found = psi_x509_pem_next(in, &label, &body);
@@ -4684,7 +4540,7 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
     unsigned long good = 0;
     uint8_t *buf;
     while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
+        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
         psi_free(buf);
         if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
         good += !r;
@@ -4703,9 +4559,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
-    int type;    /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
-    int pss_key; /* PSS signatures only, of key_alg if that has a kind */
-    psi_x509_alg key_alg;
+    int type;          /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    psi_x509_alg only; /* as a certificate's */
     br_rsa_private_key rsa;
     br_ec_private_key ec;
     psi_x509_span n, e;  /* RSA: the public half */
@@ -4724,22 +4579,18 @@ static void psi_x509_key_free(psi_x509_key *k)
 /* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
-    enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
-    psi_x509_span seq = psi_x509_seq(in), v[NUMBERS];
-    int version = psi_x509_small(&seq), i, ok = version >= 0;
-    if (version > 0) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < NUMBERS; i++) {
-        v[i] = psi_x509_uint(&seq, 0x02);
-        ok &= v[i].n && v[i].n <= (i < P ? v[N].n : 290);
-    }
+    enum { VERSION, N, E, D, P, Q, DP, DQ, IQ, REST, FIELDS };
+    psi_x509_span v[FIELDS];
+    int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
+    if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
+    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
-    ok &= v[DP].n <= v[P].n && v[DQ].n <= v[Q].n && v[IQ].n <= v[P].n;
-    if (!ok || !psi_x509_end(seq) || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
-    if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
+    if (k->rsa.n_bitlen < 2048) return "RSA private keys under 2048 bits are too weak";
     k->type = BR_KEYTYPE_RSA;
     k->n = v[N];
     k->e = v[E];
-    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
     k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
@@ -4748,25 +4599,22 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     return NULL;
 }
 
+#define PSI_X509_CURVES "EC private keys must be on P-256, P-384 or P-521, by name"
+
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    psi_x509_span seq = psi_x509_seq(in), d, part;
-    int version = psi_x509_small(&seq), named = curve;
-    d = psi_x509_take(&seq, 0x04);
-    if (psi_x509_tag(seq) == 0xA0) named = psi_x509_curve(psi_x509_any(&seq));
-    if (psi_x509_tag(seq) == 0xA1) {
-        part = psi_x509_any(&seq);
-        k->point = psi_x509_bits(&part);
-        if (!psi_x509_end(part)) version = -1;
-    }
-    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
-    if (version != 1 || !psi_x509_end(seq) || !d.n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    if (d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    enum { VERSION, NUMBER, CURVE, POINT, FIELDS };
+    psi_x509_span v[FIELDS], *d = &v[NUMBER];
+    int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
+    while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
+    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return PSI_X509_CURVES;
+    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
+    k->point = v[POINT];
     k->ec.curve = named;
-    k->ec.x = psi_x509_slice(d, &k->ec.xlen);
+    k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
 }
 
@@ -4775,22 +4623,25 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span seq = psi_x509_seq(der), alg, key;
-    int version, id;
+    enum { VERSION, ALG, PARAMS, KEY, FIELDS };
+    psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
-    version = psi_x509_small(&seq);
+    psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
     if (psi_x509_tag(seq) == 0x04) return psi_x509_key_ec(k, der, 0);
-    alg = psi_x509_take(&seq, 0x30);
-    key = psi_x509_take(&seq, 0x04); /* attributes may follow */
-    id = psi_x509_id(&alg);
-    if (version < 0 || version > 1 || !alg.p || !key.p) return "malformed private key";
-    if (id == PSI_OID_EC && psi_x509_curve(alg)) return psi_x509_key_ec(k, key, psi_x509_curve(alg));
-    if (id == PSI_OID_EC) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    k->pss_key = id == PSI_OID_PSS;
-    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
-    if (k->pss_key || id == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
-    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    if (!ok || (v[VERSION].n && !PSI_X509_IS(v[VERSION], "\1"))) return "malformed private key";
+    if (id == PSI_OID_EC) {
+        curve = psi_x509_curve(v[PARAMS]);
+        return curve ? psi_x509_key_ec(k, v[KEY], curve) : PSI_X509_CURVES;
+    }
+    if (id == PSI_OID_PSS) {
+        k->only.kind = PSI_X509_PSS;
+        if (v[PARAMS].n && !psi_x509_pss_params(v[PARAMS], &k->only)) return "unsupported RSA-PSS private key";
+    } else if (id != PSI_OID_RSA) {
+        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    }
+    return psi_x509_key_rsa(k, v[KEY]);
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -4817,43 +4668,37 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
-static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
-{
-    uint8_t t[290];
-    unsigned carry = 0, borrow = 0, keep;
-    size_t i;
-    for (i = n; i-- > 0;) {
-        carry += r[i] + (x[i] & (0u - take));
-        r[i] = (uint8_t)(carry & 255);
-        borrow = r[i] - m[i] - borrow;
-        t[i] = (uint8_t)(borrow & 255);
-        carry >>= 8;
-        borrow = borrow >> 8 & 1;
-    }
-    keep = 0u - (borrow & (carry ^ 1));
-    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
-    psi_wipe(t, sizeof t);
-}
-
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
+   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
-    unsigned wrong = 0;
-    size_t i;
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    unsigned carry, borrow, add, take, keep, wrong = 0;
+    size_t step, i;
     memcpy(mod, m.p, m.n);
     memcpy(x + m.n - b.n, b.p, b.n);
     mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
-    for (i = 0; i < 8 * a.n; i++) {
-        psi_x509_add_mod(r, r, 1, mod, m.n);
-        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
+    for (step = 0; step < 16 * a.n; step++) {
+        take = 0u - ((unsigned)a.p[step / 16] >> (7 - step / 2 % 8) & 1u);
+        carry = borrow = 0;
+        for (i = m.n; i-- > 0;) {
+            add = step & 1 ? x[i] & take : r[i];
+            carry += r[i] + add;
+            r[i] = (uint8_t)(carry & 255);
+            borrow = r[i] - mod[i] - borrow;
+            t[i] = (uint8_t)(borrow & 255);
+            carry >>= 8;
+            borrow = borrow >> 8 & 1;
+        }
+        keep = 0u - (borrow & (carry ^ 1)); /* r is below m already */
+        for (i = 0; i < m.n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
     psi_wipe(r, sizeof r);
     psi_wipe(x, sizeof x);
     psi_wipe(mod, sizeof mod);
+    psi_wipe(t, sizeof t);
     return !wrong;
 }
 
@@ -4925,8 +4770,8 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     if (!r && dir) {
         r = psi_os_readdir(dir, psi_trust_any, t, &os);
         if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r > 0) r = 0;
-        else r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        else r = 0;
     }
     if (r) psi_trust_free(t);
     else *out = t;
@@ -5077,23 +4922,23 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
    told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base;
+    psi_x509_span list, base;
     int excluded, type, r, seen, hit;
     for (excluded = 0; excluded < 2; excluded++) {
-        list = psi_x509_option(&lists, 0xA0 + excluded);
+        list = ca->bounds[excluded];
         for (seen = hit = 0; list.n; hit |= r) {
-            subtree = psi_x509_take(&list, 0x30);
-            type = psi_x509_tag(subtree);
-            base = psi_x509_any(&subtree);
+            base = psi_x509_any(&list);
+            type = psi_x509_tag(base);
+            base = psi_x509_any(&base);
             w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0 || !psi_x509_is_general(type)) return 1;
+            if (w->work < 0 || !memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", type, 9)) return 1;
             r = 0;
             if (type != tag) continue;
             seen = 1;
             if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
             else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
             else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
-            else r = ca->constraints_critical ? -1 : !excluded;
+            else r = ca->constrains > 1 ? -1 : !excluded;
             if (r < 0) return 1;
         }
         if (excluded ? hit : seen && !hit) return 1;
@@ -5104,7 +4949,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
 /* Does any name of c? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, none = {NULL, 0};
+    psi_x509_span rest = c->san;
     int tag;
     while (rest.n) {
         tag = psi_x509_tag(rest);
@@ -5112,7 +4957,7 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
     }
     return (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) ||
            (psi_x509_find(c->subject, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 9) < c->subject.n &&
-            psi_x509_name_breaks(w, ca, 0x81, none));
+            psi_x509_name_breaks(w, ca, 0x81, psi_x509_none));
 }
 
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
@@ -5125,7 +4970,6 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
     int cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
-    psi_x509_span none = {NULL, 0};
     uint8_t digest[64];
     for (i = 0; i < w->edge_count; i++)
         if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
@@ -5133,7 +4977,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, none, none, digest);
+    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
     w->edges[w->edge_count].issuer = issuer;
@@ -5173,14 +5017,14 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
 /* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
-    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int i, below = 0;
     if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
-    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
+    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
 /* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
@@ -5192,7 +5036,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
     if (rule) return psi_x509_fail(w, rule, c);
-    for (i = 0; c->constraints.n && i < depth; i++) {
+    for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
@@ -5258,9 +5102,9 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
 {
     psi_x509_host host;
-    int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
+    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
@@ -5290,20 +5134,15 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    switch (code) {
-    case PSOCKET_NOMEM: return 80;                  /* internal_error */
-    case PSOCKET_TLS_NO_TRUST:
-    case PSOCKET_CERT_UNTRUSTED:
-    case PSOCKET_CERT_SELF_SIGNED:
-    case PSOCKET_CERT_NOT_CA: return 48;            /* unknown_ca */
-    case PSOCKET_CERT_EXPIRED:
-    case PSOCKET_CERT_NOT_YET_VALID: return 45;     /* certificate_expired */
-    case PSOCKET_CERT_USAGE:
-    case PSOCKET_CERT_ALGORITHM:
-    case PSOCKET_CERT_CRITICAL: return 43;          /* unsupported_certificate */
-    case PSOCKET_CERT_REJECTED: return 46;          /* certificate_unknown */
-    default: return 42;                             /* bad_certificate */
-    }
+    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
+        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+    };
+    size_t i;
+    for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
+        if (alerts[i][0] == code) return alerts[i][1];
+    return 42; /* bad_certificate */
 }
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
@@ -5355,13 +5194,11 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
     char what[sizeof e->text] = "", whose[200] = "";
     psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
-    const char *known;
     if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
     else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
     if (flaw && c->which.n) {
-        psi_x509_known(c->which, &known);
-        psi_x509_put(&t, ", %s", known);
+        psi_x509_put(&t, ", ");
         psi_x509_put_oid(&t, c->which);
     }
     if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
@@ -5985,14 +5822,6 @@ static int psi_rec_unpad(psi_rec_in *in)
     return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
 }
 
-/* Is a record that cannot be meant for us the early data that we declined (RFC 8446 4.2.10)? */
-static int psi_rec_skips(psi_rec *r, size_t len)
-{
-    if (r->skip < len) return 0;
-    r->skip -= (uint32_t)len;
-    return 1;
-}
-
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
    peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
@@ -6022,11 +5851,11 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 }
 
 /* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. */
+   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, alert;
+    int sealed, hidden, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
@@ -6040,13 +5869,15 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
     in->len = len;
-    if (!sealed && in->type == PSI_REC_APPDATA && psi_rec_skips(r, len)) return PSI_REC_SKIP;
-    if (sealed && !psi_rec_decrypt(&r->in, p, len, in))
-        return psi_rec_skips(r, len) ? (int)PSI_REC_SKIP : psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
+    ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
+    if (!ours && r->skip >= len) {
+        r->skip -= (uint32_t)len;
+        return PSI_REC_SKIP;
+    }
+    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if ((!hidden || psi_rec_unpad(in)) && (sealed || in->type != PSI_REC_APPDATA)) alert = PSI_ALERT_NONE;
+    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -6107,100 +5938,125 @@ static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out
     return psi_x509_hash_len(hash);
 }
 
-/* Returns the length. */
-static size_t psi_keys_hmac(int hash, const uint8_t *key, size_t key_len, const void *p, size_t n, uint8_t *out)
+/* A secret is made ready once for all that comes from it. Who holds one wipes it. */
+typedef br_hmac_key_context psi_secret;
+
+static void psi_keys_ready(psi_secret *k, int hash, const uint8_t *secret, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), key, key_len);
-    br_hmac_init(&h, &k, 0);
-    br_hmac_update(&h, p, n);
-    n = br_hmac_out(&h, out);
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
-    return n;
+    br_hmac_key_init(k, psi_x509_hash_class(hash), secret, n);
 }
 
-/* HKDF-Extract (RFC 5869 2.2); an ikm of NULL is a string of zeros as long as the hash. */
-static void psi_keys_extract(int hash, const uint8_t *salt, size_t salt_len, const uint8_t *ikm, size_t n, uint8_t *out)
+/* HMAC of strings behind each other. Returns its length. */
+static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t count, uint8_t *out)
+{
+    br_hmac_context h;
+    br_hmac_init(&h, k, 0);
+    for (; count; count--, parts++) br_hmac_update(&h, parts->p, parts->n);
+    count = br_hmac_out(&h, out);
+    psi_wipe(&h, sizeof h);
+    return count;
+}
+
+/* The same of one string, with a secret that is used but once. */
+static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
+{
+    psi_secret k;
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_mac(&k, &part, 1, out);
+    psi_wipe(&k, sizeof k);
+}
+
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
-    psi_keys_hmac(hash, salt, salt_len, ikm ? ikm : zero, ikm ? n : psi_x509_hash_len(hash), out);
+    uint8_t secret[PSI_HASH_MAX];
+    psi_reader part = ikm ? psi_read_of(ikm, n) : psi_read_of(zero, psi_x509_hash_len(hash));
+    psi_keys_ready(k, hash, secret, psi_keys_mac(k, &part, 1, secret));
+    psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks. secret and out may overlap. */
-static void psi_keys_expand(int hash, const uint8_t *secret, const char *label, psi_reader context, uint8_t *out,
-                            size_t n)
+/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
-    br_hmac_key_context k;
-    br_hmac_context h;
-    size_t len = psi_x509_hash_len(hash), take;
-    uint8_t block[PSI_REC_SECRET], *made = NULL;
-    uint8_t head[3], end[2]; /* lengths, and the counter */
-    psi_rec_put(head, n, 2);
-    head[2] = (uint8_t)(6 + strlen(label));
-    end[0] = (uint8_t)context.n;
-    end[1] = 1;
-    br_hmac_key_init(&k, psi_x509_hash_class(hash), secret, len);
-    for (; n; end[1]++) { /* RFC 5869 2.3: each block is the HMAC of the one before, the info, and a counter */
-        br_hmac_init(&h, &k, 0);
-        if (made) br_hmac_update(&h, made, len);
-        br_hmac_update(&h, head, 3);
-        br_hmac_update(&h, "tls13 ", 6);
-        br_hmac_update(&h, label, strlen(label));
-        br_hmac_update(&h, end, 1);
-        br_hmac_update(&h, context.p, context.n);
-        br_hmac_update(&h, end + 1, 1);
-        br_hmac_out(&h, block);
-        made = block;
-        take = n < len ? n : len;
-        memcpy(out, block, take);
-        out += take;
-        n -= take;
+    uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
+    uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
+                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    size_t len;
+    for (; n; number++) {
+        len = psi_keys_mac(k, parts, 7, block);
+        parts[0] = psi_read_of(block, len);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
     }
-    psi_wipe(&k, sizeof k);
-    psi_wipe(&h, sizeof h);
     psi_wipe(block, sizeof block);
 }
 
 /* Derive-Secret (RFC 8446 7.1) over the digest of some messages; NULL: of none. */
-static void psi_keys_derive(int hash, const uint8_t *secret, const char *label, const uint8_t *digest, uint8_t *out)
+static void psi_keys_derive(const psi_secret *k, int hash, const char *label, const uint8_t *digest, uint8_t *out)
 {
     uint8_t none[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
     if (!digest) psi_keys_digest(hash, psi_none, psi_none, none);
-    psi_keys_expand(hash, secret, label, psi_read_of(digest ? digest : none, n), out, n);
+    psi_keys_expand(k, label, psi_read_of(digest ? digest : none, n), out, n);
+}
+
+/* On to the secret of the next stage (RFC 8446 7.1). */
+static void psi_keys_next(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
+{
+    uint8_t salt[PSI_HASH_MAX];
+    psi_keys_derive(k, hash, "derived", NULL, salt);
+    psi_keys_ready(k, hash, salt, psi_x509_hash_len(hash));
+    psi_keys_extract(k, hash, ikm, n);
+    psi_wipe(salt, sizeof salt);
 }
 
 /* The content of Finished, and of a binder (RFC 8446 4.4.4). */
 static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *digest, uint8_t *out)
 {
+    psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
-    psi_keys_expand(hash, secret, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, digest, n, out);
+    psi_keys_ready(&k, hash, secret, n);
+    psi_keys_expand(&k, "finished", psi_none, key, n);
+    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* The binder of a resumption PSK over the digest of a hello without its binders (RFC 8446 4.2.11.2). */
 static void psi_keys_binder(int hash, const uint8_t *psk, const uint8_t *digest, uint8_t *out)
 {
-    uint8_t early[PSI_HASH_MAX], key[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, psk, psi_x509_hash_len(hash), early);
-    psi_keys_derive(hash, early, "res binder", NULL, key);
+    psi_secret k;
+    uint8_t key[PSI_HASH_MAX];
+    psi_keys_ready(&k, hash, NULL, 0);
+    psi_keys_extract(&k, hash, psk, psi_x509_hash_len(hash));
+    psi_keys_derive(&k, hash, "res binder", NULL, key);
     psi_keys_finished(hash, key, digest, out);
-    psi_wipe(early, sizeof early);
     psi_wipe(key, sizeof key);
+    psi_wipe(&k, sizeof k);
 }
 
 /* TLS 1.2's PRF (RFC 5246 5). */
-static void psi_keys_prf(int hash, const uint8_t *secret, size_t secret_len, const char *label, psi_reader seed,
-                         uint8_t *out, size_t n)
+static void psi_keys_prf(const psi_secret *k, const char *label, psi_reader seed, uint8_t *out, size_t n)
 {
-    br_tls_prf_seed_chunk chunk;
-    chunk.data = seed.p;
-    chunk.len = seed.n;
-    (hash == br_sha384_ID ? br_tls12_sha384_prf : br_tls12_sha256_prf)(out, n, secret, secret_len, label, 1, &chunk);
+    uint8_t a[PSI_HASH_MAX], block[PSI_HASH_MAX];
+    psi_reader parts[3] = {psi_none, psi_read_of(label, strlen(label)), seed};
+    size_t len;
+    parts[0] = psi_read_of(a, psi_keys_mac(k, parts + 1, 2, a));
+    while (n) {
+        len = psi_keys_mac(k, parts, 3, block);
+        len = len < n ? len : n;
+        memcpy(out, block, len);
+        out += len;
+        n -= len;
+        if (n) psi_keys_mac(k, parts, 1, a);
+    }
+    psi_wipe(a, sizeof a);
+    psi_wipe(block, sizeof block);
 }
 
 /* --- keys of records ------------------------------------------------------ */
@@ -6210,24 +6066,27 @@ static size_t psi_suite_key_len(const psi_suite *s)
     return s->aead == PSI_AES128 ? 16 : 32;
 }
 
-/* RFC 8446 7.3: key and nonce from a traffic secret. */
+/* RFC 8446 7.3: key and nonce from a traffic secret, which may lie in *k. */
 static void psi_key_from_secret(psi_key *k, const psi_suite *suite, const uint8_t *secret)
 {
-    uint8_t copy[PSI_REC_SECRET];
-    size_t n = suite->len;
-    memcpy(copy, secret, n); /* it may lie in *k */
-    psi_key_clear(k);
+    psi_secret ready;
+    psi_keys_ready(&ready, suite->hash, secret, suite->len);
+    psi_key_relax(k);
     k->suite = suite;
-    memcpy(k->secret, copy, n);
-    psi_keys_expand(suite->hash, copy, "key", psi_none, k->key, psi_suite_key_len(suite));
-    psi_keys_expand(suite->hash, copy, "iv", psi_none, k->iv, sizeof k->iv);
-    psi_wipe(copy, sizeof copy);
+    k->seq = 0;
+    memmove(k->secret, secret, suite->len);
+    psi_keys_expand(&ready, "key", psi_none, k->key, psi_suite_key_len(suite));
+    psi_keys_expand(&ready, "iv", psi_none, k->iv, sizeof k->iv);
+    psi_wipe(&ready, sizeof ready);
 }
 
 /* RFC 8446 7.2: the next traffic secret. */
 static void psi_key_update(psi_key *k)
 {
-    psi_keys_expand(k->suite->hash, k->secret, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_secret ready;
+    psi_keys_ready(&ready, k->suite->hash, k->secret, k->suite->len);
+    psi_keys_expand(&ready, "traffic upd", psi_none, k->secret, k->suite->len);
+    psi_wipe(&ready, sizeof ready);
     psi_key_from_secret(k, k->suite, k->secret);
 }
 
@@ -6540,9 +6399,9 @@ enum { PSI_HS_RUNNING, PSI_HS_DONE, PSI_HS_FAILED };
 
 typedef struct psi_hs_secrets {
     psi_kex kex;
-    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret, TLS 1.3's */
+    uint8_t secret[PSI_KEX_SECRET]; /* what was exchanged; then TLS 1.2's master secret */
     size_t secret_len;
-    uint8_t client_secret[PSI_REC_SECRET], server_secret[PSI_REC_SECRET]; /* TLS 1.3: handshake traffic */
+    psi_secret ready;            /* TLS 1.2's master secret, TLS 1.3's secret of the stage */
     psi_key next_in, next_out;   /* in force once ChangeCipherSpec, or the end of a flight, has passed */
 } psi_hs_secrets;
 
@@ -6857,17 +6716,14 @@ static int psi_ext_groups(psi_hs *h, psi_writer *w, psi_reader *r)
 }
 
 /* ec_point_formats, RFC 8422 5.1.2: uncompressed is a must where TLS 1.2 is spoken. */
-static int psi_ext_pointless(psi_reader list)
-{
-    return list.n && !memchr(list.p, 0, list.n);
-}
-
 static int psi_ext_points(psi_hs *h, psi_writer *w, psi_reader *r)
 {
+    psi_reader list;
     (void)h;
-    if (!w) return psi_ext_pointless(psi_read_vector(r, 1, 1, 255)) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
-    psi_write_number(w, 0x0100, 2);
-    return 1;
+    if (w) psi_write_number(w, 0x0100, 2);
+    if (w) return 1;
+    list = psi_read_vector(r, 1, 1, 255);
+    return list.n && !memchr(list.p, 0, list.n) ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
 }
 
 /* signature_algorithms, RFC 8446 4.2.3; of clients and in requests. */
@@ -6910,16 +6766,10 @@ static int psi_ext_choose_alpn(psi_hs *h, psi_reader all)
 /* application_layer_protocol_negotiation, RFC 7301. */
 static int psi_ext_alpn(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    psi_reader all, list;
-    if (w && h->where == PSI_IN_CH) {
-        psi_write_vector(w, h->tls->alpn.p, h->tls->alpn.n, 2);
-        return h->tls->alpn.n != 0;
-    }
-    if (w) {
-        psi_write_number(w, h->alpn.n + 1, 2);
-        psi_write_vector(w, h->alpn.p, h->alpn.n, 1);
-        return h->alpn.n != 0;
-    }
+    psi_reader all = psi_read_of(h->tls->alpn.p, h->tls->alpn.n), list;
+    if (h->where != PSI_IN_CH) all = h->alpn.n ? psi_read_of(h->alpn.p - 1, h->alpn.n + 1) : psi_none; /* with its length */
+    if (w) psi_write_vector(w, all.p, all.n, 2);
+    if (w) return all.n != 0;
     list = all = psi_read_vector(r, 2, 2, 65535);
     psi_read_vector(&list, 1, 1, 255);
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
@@ -7135,17 +6985,18 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     return alert ? alert : psi_x509_end(body) ? 0 : PSI_ALERT_DECODE_ERROR;
 }
 
-/* Does a list have an extension twice? A sixteenth of all types at a time, so that the cost is linear. */
+/* Does a list have an extension twice? A sixteenth of all types at a time, those that occur, so that the cost is linear. */
 static int psi_ext_twice(psi_reader all)
 {
-    unsigned part;
+    unsigned part, parts = 1;
     int twice = 0;
-    for (part = 0; part < 16 && !twice; part++) {
+    for (part = 0; parts >> part && !twice; part++) {
         uint8_t seen[4096 / 8] = {0};
         psi_reader list = all;
-        while (list.n) {
+        while (list.n && parts >> part & 1) {
             unsigned type = psi_read_number(&list, 2), bit = 1u << (type & 7);
             psi_read_vector(&list, 2, 0, 65535);
+            parts |= 1u << (type >> 12);
             if (type >> 12 != part) continue;
             twice |= (seen[type % 4096 / 8] & bit) != 0;
             seen[type % 4096 / 8] |= (uint8_t)bit;
@@ -7170,6 +7021,7 @@ static int psi_ext_get_all(psi_hs *h, psi_reader *m, unsigned where)
         if (where == PSI_IN_CH && type == PSI_EXT_PRE_SHARED_KEY && list.n && !alert)
             alert = PSI_ALERT_ILLEGAL_PARAMETER; /* it has to be the last */
     }
+    if (!alert && where & (PSI_IN_SH12 | PSI_IN_EE)) psi_ext_limits(h);
     if (!alert) return 0;
     if (alert == PSI_ALERT_INTERNAL_ERROR) return psi_hs_broken(h, PSOCKET_NOMEM);
     return psi_hs_fail(h, PSOCKET_TLS_PROTOCOL, alert,
@@ -7304,14 +7156,21 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
  * questions that a handshake puts to the application. A question stops a handshake until it is answered.
  *================================================================================================*/
 
+static psi_x509_alg psi_auth_alg(const psi_scheme *s)
+{
+    psi_x509_alg alg;
+    alg.kind = s->kind;
+    alg.hash = s->hash;
+    alg.salt = (int)psi_x509_hash_len(s->hash);
+    return alg;
+}
+
 /* May a key of this certificate sign so? RFC 8446 4.2.3: TLS 1.3 binds ECDSA to a curve and has no PKCS#1. */
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
-    if (s->kind == PSI_X509_ECDSA)
-        return leaf->key.key_type == BR_KEYTYPE_EC && (version < PSI_TLS13 || leaf->key.key.ec.curve == s->curve);
-    if (leaf->key.key_type != BR_KEYTYPE_RSA || leaf->pss_key != s->pss_key) return 0;
-    if (s->kind == PSI_X509_PKCS1) return version < PSI_TLS13;
-    return !leaf->key_alg.kind || leaf->key_alg.hash == s->hash;
+    psi_x509_alg alg = psi_auth_alg(s);
+    if ((leaf->only.kind != 0) != s->pss_key || !psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
+    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7323,15 +7182,6 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
         if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
             return tls->schemes.items[i];
     return NULL;
-}
-
-static psi_x509_alg psi_auth_alg(const psi_scheme *s)
-{
-    psi_x509_alg alg;
-    alg.kind = s->kind;
-    alg.hash = s->hash;
-    alg.salt = (int)psi_x509_hash_len(s->hash);
-    return alg;
 }
 
 /* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
@@ -7382,7 +7232,7 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 {
     size_t n = (k->rsa.n_bitlen + 7) / 8, len = psi_x509_hash_len(alg->hash);
     int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (!psi_x509_fits(k->type, &k->only, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
         return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest,
                                                 &k->ec, out);
@@ -7511,16 +7361,16 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
 {
     psi_reader list, extensions = psi_none;
     int code = 0;
-    if (h->version == PSI_TLS13 && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
+    if (PSI_IS13(h) && psi_read_vector(&m, 1, 0, 255).n) psi_x509_spoil(&m);
     list = psi_read_vector(&m, 3, 0, PSOCKET_CHAIN_BYTES + 4096);
     while (list.n && !code && m.p) {
         psi_reader der = psi_read_vector(&list, 3, 1, 0xFFFFFF);
-        if (h->version == PSI_TLS13) extensions = psi_read_vector(&list, 2, 0, 65535);
+        if (PSI_IS13(h)) extensions = psi_read_vector(&list, 2, 0, 65535);
         if (!list.p || (extensions.n > 0 && extensions.n < 4)) psi_x509_spoil(&m);
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, PSI_X509_CHAIN, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
@@ -7531,7 +7381,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
    that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
-    int server = h->role->server, new_one = h->version == PSI_TLS13;
+    int server = h->role->server, new_one = PSI_IS13(h);
     const br_x509_pkey *key;
     if (psi_auth_read_chain(h, m)) return -1;
     if (!h->chain.count && server && h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED) {
@@ -7610,7 +7460,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
     psi_reader types = psi_none;
     int failed;
     h->offer = &o;
-    if (h->version == PSI_TLS12) {
+    if (!PSI_IS13(h)) {
         types = psi_read_vector(&m, 1, 1, 255);
         o.schemes = psi_read_list(&m, &schemes);
         o.authorities = psi_read_list(&m, &authorities);
@@ -7788,8 +7638,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
     const psi_trust *trust;
+    const psi_x509_cert *cert;
     br_sha256_context all;
-    uint8_t digest[32];
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
@@ -7798,13 +7648,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
         for (i = 0; i < tls->identity_count; i++) {
-            psi_x509_sha256(tls->identities[i].chain.certs[0].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = tls->identities[i].chain.certs;
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
         for (i = 0; !code && i < trust->anchors.count; i++) {
-            psi_x509_sha256(trust->anchors.certs[i].der, digest);
-            br_sha256_update(&all, digest, sizeof digest);
+            cert = &trust->anchors.certs[i];
+            br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
         br_sha256_update(&all, tls->pins.p, tls->pins.n);
@@ -7930,7 +7780,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, head, PSI_TICKET_HEAD, once);
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
@@ -7939,7 +7789,7 @@ static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, "session 4", 9, id); /* the number of the flat form */
+    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
     psi_write(keys, id, PSI_TICKET_ID);
     psi_write(keys, key, PSI_TICKET_KEY);
 }
@@ -8047,16 +7897,12 @@ static void psi_session_recall(psi_hs *h)
 static void psi_session_forget(psi_hs *h)
 {
     psi_session_slot *slot;
-    psi_session s;
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key);
-    if (slot) {
-        psi_session_read(psi_sessions_flat(slot), &s);
-        if (psi_x509_same(s.ticket, h->session->ticket)) psi_sessions_drop(slot);
-        psi_wipe(&s, sizeof s);
-    }
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+        psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
 
@@ -8080,10 +7926,10 @@ static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int6
 
 /*==================================================================================================
  * >>handshake
- * The programs: the messages that a client and a server wait for, in the order in which RFC 5246 7.3 and RFC 8446 A draw
- * them, and what they do with each; and what comes after the handshake. psi_hs_new, then psi_hs_feed and psi_hs_output until
- * psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when whole; what is not
- * the program's next is refused.
+ * The programs: the messages that a client and a server exchange, in the order in which RFC 5246 7.3 and RFC 8446 A draw
+ * them, what reads or writes each, and when keys change; and what comes after the handshake. psi_hs_new, then psi_hs_feed and
+ * psi_hs_output until psi_hs_status says 0 or an error, then psi_hs_finish and psi_hs_free. A message is handled only when
+ * whole, and joins the transcript then; what is not the program's next is refused.
  *================================================================================================*/
 
 /* What one version needs only. */
@@ -8106,6 +7952,7 @@ static int psi_hs_tell(psi_hs *h)
     uint8_t digest[PSI_HASH_MAX];
     const psi_x509_cert *leaf = h->chain.certs;
     if (h->info) return 0;
+    s.proven = h->proven;
     if (h->resumed) {
         s = *h->session;
         psi_wipe(s.secret, sizeof s.secret);
@@ -8122,7 +7969,6 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
-    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8152,11 +7998,10 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
     if (h->version == PSI_TLS13) {
-        psi_keys_finished(h->suite->hash, server ? h->k->server_secret : h->k->client_secret, digest, out);
+        psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, server ? "server finished" : "client finished",
-                 psi_read_of(digest, n), out, 12);
+    psi_keys_prf(&h->k->ready, server ? "server finished" : "client finished", psi_read_of(digest, n), out, 12);
     return 12;
 }
 
@@ -8181,16 +8026,28 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
-static void psi_hs12_keys(psi_hs *h)
+/* The master secret: that of the session that is resumed, or from what was exchanged (RFC 5246 8.1, RFC 7627 4), all messages
+   so far being in the transcript; and from it the keys that come into force with ChangeCipherSpec (RFC 5246 6.3). */
+static int psi_hs12_keys(psi_hs *h)
 {
+    psi_secret *ready = &h->k->ready;
     psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
     psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
-    uint8_t block[2 * (32 + 12)], server_first[64];
+    uint8_t block[2 * (32 + 12)], digest[PSI_HASH_MAX], server_first[64];
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    if (h->resumed) {
+        memcpy(h->k->secret, h->session->secret, 48);
+    } else {
+        psi_transcript_digest(&h->transcript, digest);
+        psi_keys_ready(ready, h->suite->hash, h->k->secret, h->k->secret_len);
+        psi_wipe(h->k->secret, sizeof h->k->secret);
+        psi_keys_prf(ready, h->ems ? "extended master secret" : "master secret",
+                     h->ems ? psi_read_of(digest, h->suite->len) : psi_read_of(h->randoms, 64), h->k->secret, 48);
+    }
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_prf(h->suite->hash, h->k->secret, 48, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8198,50 +8055,43 @@ static void psi_hs12_keys(psi_hs *h)
     memcpy(server->iv, block + 2 * n + iv, iv);
     psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
-    if (!h->ems) return;
+    if (!h->ems) return 0;
     h->rec->exports = 1;
     memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
-}
-
-/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static int psi_hs12_master(psi_hs *h)
-{
-    uint8_t master[48], digest[PSI_HASH_MAX];
-    psi_reader seed = psi_read_of(h->randoms, 64);
-    psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_prf(h->suite->hash, h->k->secret, h->k->secret_len,
-                 h->ems ? "extended master secret" : "master secret", seed, master, 48);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    memcpy(h->k->secret, master, 48);
-    psi_wipe(master, sizeof master);
-    psi_hs12_keys(h);
     return 0;
 }
 
-/* Goes on with the session that is resumed. */
-static int psi_hs12_resume(psi_hs *h)
+/* Our half of the key exchange: ServerKeyExchange, which is signed, and ClientKeyExchange (RFC 8422 5.4 and 5.7). */
+static int psi_hs12_write_key(psi_hs *h)
 {
-    memcpy(h->k->secret, h->session->secret, 48);
-    psi_hs12_keys(h);
-    return 0;
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
+    if (h->role->server) psi_write_number(w, PSI_NAMED_CURVE, 1);
+    if (h->role->server) psi_write_number(w, kex->group->number, 2);
+    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
+    if (!h->role->server) return 0;
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
 
 /* The traffic secrets of a stage, client's and server's, which are logged, and the keys from them, which will be next. */
-static void psi_hs13_traffic(psi_hs *h, const uint8_t *secret, const char *const labels[4], uint8_t *client,
-                             uint8_t *server)
+static void psi_hs13_traffic(psi_hs *h, const char *const labels[4])
 {
-    uint8_t digest[PSI_HASH_MAX];
+    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, secret, labels[0], digest, client);
-    psi_keys_derive(h->suite->hash, secret, labels[1], digest, server);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[0], digest, client);
+    psi_keys_derive(&h->k->ready, h->suite->hash, labels[1], digest, server);
     psi_keys_log(labels[2], h->randoms, client, h->suite->len);
     psi_keys_log(labels[3], h->randoms, server, h->suite->len);
     psi_key_from_secret(&h->k->next_in, h->suite, h->role->server ? client : server);
     psi_key_from_secret(&h->k->next_out, h->suite, h->role->server ? server : client);
+    psi_wipe(client, sizeof client);
+    psi_wipe(server, sizeof server);
 }
 
 /* From the exchanged secret, and the PSK, to the keys of the handshake, which are taken into use, and on to the master
@@ -8250,18 +8100,14 @@ static int psi_hs13_keys(psi_hs *h)
 {
     static const char *const labels[4] = {"c hs traffic", "s hs traffic", "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
                                           "SERVER_HANDSHAKE_TRAFFIC_SECRET"};
+    psi_secret *ready = &h->k->ready;
     int hash = h->suite->hash;
-    size_t n = psi_x509_hash_len(hash);
-    uint8_t salt[PSI_HASH_MAX], secret[PSI_HASH_MAX];
-    psi_keys_extract(hash, NULL, 0, h->resumed ? h->session->secret : NULL, n, secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
-    psi_keys_extract(hash, salt, n, h->k->secret, h->k->secret_len, secret);
-    psi_hs13_traffic(h, secret, labels, h->k->client_secret, h->k->server_secret);
-    psi_keys_derive(hash, secret, "derived", NULL, salt);
+    psi_keys_ready(ready, hash, NULL, 0);
+    psi_keys_extract(ready, hash, h->resumed ? h->session->secret : NULL, h->suite->len);
+    psi_keys_next(ready, hash, h->k->secret, h->k->secret_len);
     psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_extract(hash, salt, n, NULL, 0, h->k->secret);
-    psi_wipe(salt, sizeof salt);
-    psi_wipe(secret, sizeof secret);
+    psi_hs13_traffic(h, labels);
+    psi_keys_next(ready, hash, NULL, 0);
     return psi_hs_new_in(h) || psi_hs_new_out(h);
 }
 
@@ -8270,14 +8116,12 @@ static int psi_hs13_application(psi_hs *h)
 {
     static const char *const labels[4] = {"c ap traffic", "s ap traffic", "CLIENT_TRAFFIC_SECRET_0",
                                           "SERVER_TRAFFIC_SECRET_0"};
-    uint8_t digest[PSI_HASH_MAX], client[PSI_HASH_MAX], server[PSI_HASH_MAX];
-    psi_hs13_traffic(h, h->k->secret, labels, client, server);
+    uint8_t digest[PSI_HASH_MAX];
+    psi_hs13_traffic(h, labels);
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "exp master", digest, h->rec->secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "exp master", digest, h->rec->secret);
     psi_keys_log("EXPORTER_SECRET", h->randoms, h->rec->secret, h->suite->len);
     h->rec->exports = 1;
-    psi_wipe(client, sizeof client);
-    psi_wipe(server, sizeof server);
     return 0;
 }
 
@@ -8286,18 +8130,19 @@ static int psi_hs13_resumption(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX];
     psi_transcript_digest(&h->transcript, digest);
-    psi_keys_derive(h->suite->hash, h->k->secret, "res master", digest, h->rec->seed);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_wipe(h->k->client_secret, sizeof h->k->client_secret);
-    psi_wipe(h->k->server_secret, sizeof h->k->server_secret);
+    psi_keys_derive(&h->k->ready, h->suite->hash, "res master", digest, h->rec->seed);
+    psi_wipe(&h->k->ready, sizeof h->k->ready);
     return 0;
 }
 
 /* The PSK of a ticket (RFC 8446 4.6.1). */
 static void psi_hs13_psk(const psi_rec *r, psi_reader nonce, uint8_t *out)
 {
-    int hash = r->in.suite->hash;
-    psi_keys_expand(hash, r->seed, "resumption", nonce, out, psi_x509_hash_len(hash));
+    const psi_suite *suite = r->in.suite;
+    psi_secret k;
+    psi_keys_ready(&k, suite->hash, r->seed, suite->len);
+    psi_keys_expand(&k, "resumption", nonce, out, suite->len);
+    psi_wipe(&k, sizeof k);
 }
 
 /* --- the client ----------------------------------------------------------- */
@@ -8315,12 +8160,6 @@ static int psi_client12_read_key(psi_hs *h, psi_reader m)
     h->params = psi_read_of(params, (size_t)(m.p - params));
     if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
     return psi_hs_exchange(h, point);
-}
-
-static int psi_client12_write_key(psi_hs *h)
-{
-    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    return 0;
 }
 
 static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
@@ -8345,7 +8184,6 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
     if (same && !s)
         return psi_hs_illegal(h, "hello resumes a session that there never was");
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_SH12)) return -1;
-    psi_ext_limits(h);
     psi_transcript_start(&h->transcript, h->suite->hash);
     memcpy(h->id, id.p, id.n);
     h->id_len = (uint8_t)id.n;
@@ -8361,9 +8199,7 @@ static int psi_client12_hello(psi_hs *h, psi_reader m, psi_reader id)
 
 static int psi_client13_read_extensions(psi_hs *h, psi_reader m)
 {
-    if (psi_ext_get_all(h, &m, PSI_IN_EE)) return -1;
-    psi_ext_limits(h);
-    return 0;
+    return psi_ext_get_all(h, &m, PSI_IN_EE);
 }
 
 /* HelloRetryRequest, RFC 8446 4.1.4: the second hello. */
@@ -8452,7 +8288,8 @@ static int psi_tls_name(const char *name, char out[256])
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
     out[n] = 0;
-    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+    if (!memchr(out, ':', n) && !psi_addr_parse(&address, out, n)) return 1;
+    return name[n] ? 0 : 2; /* no address ends with a dot */
 }
 
 /* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
@@ -8475,17 +8312,15 @@ static int psi_client_begin(psi_hs *h, const char *name, int port)
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
+    if (!code) code = psi_os_entropy(h->id, 32);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
+    if (s || psi_tls_speaks(h->tls, PSI_TLS13)) h->id_len = 32;
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
-        h->id_len = 32;
-        code = psi_os_entropy(h->id, 32);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    h->grease = (uint8_t)((h->randoms[0] & 0xF0) | 0x0A);
+    h->transcript.keep = h->tls->identity_count != 0;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
@@ -8510,7 +8345,7 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
     PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
     PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
@@ -8525,8 +8360,8 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
     PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
-    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
     PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
     PSI_OURS(FINISHED, 0, psi_hs_write_finished),
@@ -8660,26 +8495,12 @@ static int psi_server12_write_ticket(psi_hs *h)
     return 0;
 }
 
-/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
-static int psi_server12_write_key(psi_hs *h)
-{
-    const psi_kex *kex = &h->k->kex;
-    psi_writer *w = &h->flight;
-    uint32_t at = w->n;
-    psi_write_number(w, PSI_NAMED_CURVE, 1);
-    psi_write_number(w, kex->group->number, 2);
-    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    h->params = psi_read_of(w->p + at, w->n - at);
-    return psi_auth_write_signature(h);
-}
-
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (psi_ext_pointless(o->points))
+    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
         return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8689,17 +8510,15 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
-    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
+    else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->asked;
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    h->transcript.keep = h->asked;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
-           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+    return psi_hs_broken(h, psi_os_entropy(h->id, 32)) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -8745,28 +8564,6 @@ static int psi_server13_write_extensions(psi_hs *h)
     return 0;
 }
 
-/* The share that we want most of those in a hello; *twice: a group has two. NULL: none. */
-static const psi_group *psi_server13_share(const psocket_tls *tls, const psi_offer *o, psi_reader *point, int *twice)
-{
-    const psi_group *best = NULL;
-    size_t i;
-    *twice = 0;
-    for (i = tls->groups.count; i--;) {
-        psi_reader list = o->shares;
-        unsigned wanted = tls->groups.items[i]->number;
-        int seen = 0, may = psi_read_has(o->groups, wanted);
-        while (list.n) {
-            unsigned number = psi_read_number(&list, 2);
-            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
-            if (number != wanted) continue;
-            *twice |= seen++;
-            if (may) best = tls->groups.items[i];
-            if (may) *point = share;
-        }
-    }
-    return best;
-}
-
 /* The ticket to resume by, if there is one: its binder must be right (RFC 8446 4.2.11). */
 static int psi_server13_recall(psi_hs *h, const psi_offer *o)
 {
@@ -8810,42 +8607,53 @@ static int psi_server13_again(psi_hs *h)
     return 0;
 }
 
-/* Chooses suite and group; *group NULL: of none of ours there is a key yet. */
-static int psi_server13_choose(psi_hs *h, const psi_offer *o, const psi_group **group, psi_reader *point)
+/* Chooses suite and group: that which we want most of those with a share, which goes to h->share, or of all that are offered. */
+static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
+    const psi_list *own = &h->tls->groups;
     const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    int twice;
-    *group = psi_server13_share(h->tls, o, point, &twice);
+    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    int twice = 0;
+    size_t i;
+    for (i = own->count; i--;) {
+        psi_reader list = o->shares;
+        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        while (list.n) {
+            unsigned number = psi_read_number(&list, 2);
+            psi_reader share = psi_read_vector(&list, 2, 0, 65535);
+            if (number != own->items[i]->number) continue;
+            twice |= seen++;
+            if (may) best = own->items[i];
+            if (may) h->share = share;
+        }
+    }
     if (!suite) return psi_server_nothing(h, "no cipher suite");
-    if (!*group && !psi_server_pick(&h->tls->groups, o->groups, 0, 0)) return psi_server_nothing(h, "no group for the key exchange");
+    if (!wanted) return psi_server_nothing(h, "no group for the key exchange");
     if (twice) return psi_hs_illegal(h, "hello has two shares of one group");
     if (!h->retried) psi_transcript_start(&h->transcript, suite->hash);
-    else if (suite != h->suite || *group != h->k->kex.group || (h->retried > 1 && !o->identities.n))
+    else if (suite != h->suite || best != h->k->kex.group || (h->retried > 1 && !o->identities.n))
         return psi_hs_illegal(h, "second hello is not what was asked for");
     h->suite = suite;
+    h->k->kex.group = best ? best : wanted;
+    h->regrouped = !best;
     return 0;
 }
 
-/* ClientHello of TLS 1.3. Without a key of ours another is asked for. */
+/* ClientHello of TLS 1.3. */
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group;
-    psi_reader point = psi_none;
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o, &group, &point)) return -1;
+    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
-    h->regrouped = !group;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
-    if (group)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, point);
+    if (!h->regrouped)
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
     h->resumed = 0;
-    h->k->kex.group = psi_server_pick(&h->tls->groups, o->groups, 0, 0);
     return 0;
 }
 
@@ -8880,7 +8688,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
+             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
     else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
     h->offer = NULL;
@@ -8909,11 +8718,11 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
     PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
-    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
@@ -8923,7 +8732,7 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
     PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
     PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
     PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
@@ -9512,27 +9321,13 @@ static int psi_tls_text(const void *text, size_t len, const char *path, const ch
     return r ? psi_err_os(e, r, os, "cannot read %s in %s", what, path) : 0;
 }
 
-/* Loads the private key and compares it with the certificate. */
-static int psi_tls_load_key(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
-{
-    psi_reader text;
-    char *file;
-    size_t n = 1;
-    int code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
-    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
-    if (file) psi_wipe(file, text.n);
-    psi_free(file);
-    if (code || psi_x509_key_matches(&to->key, to->chain.certs)) return code;
-    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
-    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
-                   n < to->chain.count ? ", which must come first in its chain" : "");
-}
-
+/* Loads the chain and the private key, and compares them. */
 static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *from, psocket_error *e)
 {
     const psi_x509_cert *leaf;
     psi_reader text;
     char *file;
+    size_t n = 1;
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
@@ -9540,9 +9335,16 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID,
-                                       leaf->der, psi_none, to->endpoint);
-    return from->ask ? psi_x509_usable(leaf, e) : psi_tls_load_key(to, from, e);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    if (from->ask) return psi_x509_usable(leaf, e);
+    code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
+    if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
+    if (file) psi_wipe(file, text.n);
+    psi_free(file);
+    if (code || psi_x509_key_matches(&to->key, leaf)) return code;
+    while (n < to->chain.count && !psi_x509_key_matches(&to->key, &to->chain.certs[n])) n++;
+    return psi_err(e, PSOCKET_TLS_KEY_MISMATCH, "%s%s", psocket_strerror(PSOCKET_TLS_KEY_MISMATCH),
+                   n < to->chain.count ? ", which must come first in its chain" : "");
 }
 
 static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
@@ -9789,6 +9591,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 {
     int hash = r->out.suite->hash;
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
+    psi_secret k;
     psi_writer w = PSI_ZERO;
     if (!strcmp(label, "tls-server-end-point")) {
         psi_session s;
@@ -9809,16 +9612,21 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     }
     if (r->version == PSI_TLS13) {
         if (n > 255 * psi_x509_hash_len(hash)) return PSOCKET_INVALID;
-        psi_keys_derive(hash, r->secret, label, NULL, secret);
+        psi_keys_ready(&k, hash, r->secret, r->out.suite->len);
+        psi_keys_derive(&k, hash, label, NULL, secret);
+        psi_keys_ready(&k, hash, secret, r->out.suite->len);
         psi_keys_digest(hash, psi_read_of(context, context_len), psi_none, digest);
-        psi_keys_expand(hash, secret, "exporter", psi_read_of(digest, psi_x509_hash_len(hash)), (uint8_t *)out, n);
+        psi_keys_expand(&k, "exporter", psi_read_of(digest, r->out.suite->len), (uint8_t *)out, n);
         psi_wipe(secret, sizeof secret);
+        psi_wipe(&k, sizeof k);
         return (ptrdiff_t)n;
     }
     psi_write(&w, r->seed, 64);
     if (context) psi_write_vector(&w, context, context_len, 2);
     if (w.failed) return PSOCKET_NOMEM;
-    psi_keys_prf(hash, r->secret, 48, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_keys_ready(&k, hash, r->secret, 48);
+    psi_keys_prf(&k, label, psi_read_of(w.p, w.n), (uint8_t *)out, n);
+    psi_wipe(&k, sizeof k);
     psi_write_free(&w);
     return (ptrdiff_t)n;
 }
@@ -10178,7 +9986,8 @@ typedef struct psi_listen {
     psi_addr next_peer;
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
-    char *path;             /* of a Unix-domain socket: removed on close */
+    char *path;             /* of a Unix-domain socket: removed on close, */
+    uint64_t inode;         /* if it is still the one that was made */
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
@@ -11029,10 +10838,10 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -11760,7 +11569,7 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     int os, r = psi_os_socket(&fd, a->family, 1, &os);
     if (!r) r = psi_os_connect(fd, a, path, &os);
     psi_os_close(fd);
-    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+    return r == PSOCKET_REFUSED && psi_os_unlink(path, 0) == 0;
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
@@ -11788,6 +11597,7 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
+    if (path) l->inode = psi_os_inode(path);
     s->listens = 1;
     s->of.listen = l;
     s->state = PSI_LISTENING;
@@ -11815,7 +11625,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         r = psi_os_join(s->fd, &set, &os);
         if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
-        if (path) psi_os_unlink(path);
+        if (path) psi_os_unlink(path, 0);
         psi_os_close(s->fd);
         psi_err_code(set.opt.error, r);
     }
@@ -12336,7 +12146,8 @@ PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, and the socket's `limit` and `polled`.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, the socket's `limit` and `polled`, and
+ * psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
@@ -12548,6 +12359,7 @@ struct psi_lua_sock {
     uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
     uint8_t closing;         /* and is to be closed afterwards */
     uint8_t asks;            /* its handshake has asked a question */
+    uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
 /* Made by tls and starttls. */
@@ -13265,6 +13077,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
     psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
     int way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
     if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
         (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
         psi_lua_note_stranger(L, vm, op->k, op->claims);
@@ -13277,7 +13090,6 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(S, t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_unlink(&t->link); /* it may have waited before and not been able to yield */
         psi_lua_append(op->ring, &t->link);
     }
 }
@@ -13293,17 +13105,11 @@ static int psi_lua_patience(int64_t due)
 /* Waits where nothing can yield, for a signal, too. */
 static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 {
-    int ms = psi_lua_patience(op->due);
-    psocket_poller *p = NULL;
-    psocket_watch *signals = NULL;
-    const psocket_event *events;
+    int ms = psi_lua_patience(op->due), os;
     if (op->soon) return;
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
-    else if (psocket_poller_new(&p)) psi_lua_raise(L, "no poller can be made: too many open files, or out of memory");
-    if (p && psocket_poller_watch(p, &signals, -1, PSOCKET_SIGNAL, -1, p) == 0) psocket_poller_wait(p, &events, ms);
-    psocket_watch_free(signals);
-    psocket_poller_free(p);
+    else psi_os_poll(NULL, 0, ms, &os);
     lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
@@ -13344,7 +13150,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
     else psi_lua_set_limit(k, ms);
     return 0;
 }
@@ -13376,6 +13182,16 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
+/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
+{
+    int status;
+    k->lent = 1;
+    status = lua_pcall(L, nargs, nresults, 0);
+    k->lent = 0;
+    return status;
+}
+
 static int psi_lua_copy(lua_State *L)
 {
     const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
@@ -13393,7 +13209,7 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. Finalizers that run before they are copied cannot touch k. If there is no memory
+/* Pushes a string of bytes that k has lent. If there is no memory
    the bytes, if they were taken, go back and the error is raised. */
 static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
 {
@@ -13406,9 +13222,7 @@ static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, con
     loan.bytes = data;
     loan.len = len;
     vm->loan = &loan;
-    k->lent = 1;
-    status = lua_pcall(L, 1, 1, 0);
-    k->lent = 0;
+    status = psi_lua_lend(L, k, 1, 1);
     vm->loan = outer;
     if (status && taken) psocket_unrecv(k->s, data, len);
     if (k->closing) psi_lua_shut(vm, k);
@@ -13617,11 +13431,11 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
 
 /* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
    verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
-static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
+static int psi_lua_push_question(lua_State *L)
 {
+    const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
     psocket_question q;
     if (psocket_getquestion(k->s, &q) < 0) return psi_lua_fail(L, PSOCKET_INVALID, NULL);
-    k->asks = 1;
     if (q.kind == PSOCKET_WANT_SIGNATURE) {
         lua_pushinteger(L, (lua_Integer)q.identity + 1);
         lua_pushstring(L, q.scheme_name);
@@ -13643,6 +13457,19 @@ static int psi_lua_push_question(lua_State *L, psi_lua_sock *k)
     psi_lua_fail(L, q.verdict.code, q.verdict.text);
     lua_remove(L, -3);
     return 4;
+}
+
+/* The same, in secure. */
+static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+{
+    int top = lua_gettop(L), status;
+    lua_pushcfunction(L, psi_lua_push_question);
+    lua_pushlightuserdata(L, k);
+    k->asks = 1;
+    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
+    if (k->closing) psi_lua_shut(vm, k);
+    if (status) lua_error(L);
+    return lua_gettop(L) - top;
 }
 
 /* Begins the handshake that the arguments of secure describe. */
@@ -13672,8 +13499,9 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_push_question(L, k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
         psi_lua_shut(op->vm, k);
@@ -13697,6 +13525,7 @@ static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
     if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
     if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
     else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
+    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
     return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
 }
 
@@ -13811,7 +13640,8 @@ static int psi_lua_take(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L), *k;
     psi_lua_vm *vm = psi_lua_here(L);
     int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
+    l->promised = 0;
     if (!r) r = psocket_hasconnection(l->s);
     if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
@@ -13908,17 +13738,21 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: nothing if it uses TLS already. Else true; the settings, unless they are
-   to be made; a timeout in seconds; the options, if they say more than that; and which argument they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
+   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
+   they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
-    const psi_lua_sock *k = psi_lua_self(L);
+    psi_lua_sock *k = psi_lua_self(L);
     int server = psocket_getside(k->s) == PSOCKET_SERVER, type = server ? LUA_TTABLE : LUA_TSTRING, at = TARGET, n = 0;
     psi_lua_source from = { 3, 0, 0, 't' };
     psi_lua_options all;
     lua_settop(L, NONE);
-    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) return 0;
+    if (psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
             psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
@@ -13926,9 +13760,14 @@ static int psi_lua_plan(lua_State *L)
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
         if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
     }
-    if (at != NONE) from.arg = at + 1;
+    if (at != NONE) { /* what such settings do not say would be ignored */
+        from.arg = at + 1;
+        from.taker = 'c';
+    }
     all.o.timeout_ms = -1;
     if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
+    if (k->asks || psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_READ | PSOCKET_WRITE))
+        return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
     if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
@@ -14108,7 +13947,7 @@ static int psi_lua_hasconnection(lua_State *L)
     psi_lua_sock *l = psi_lua_self(L);
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
-        psi_lua_here(L)->ops = 0; /* accept will not yield, then */
+        l->promised = 1;
         psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
@@ -14690,7 +14529,9 @@ static int psi_lua_turn(lua_State *L)
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);
     table = lua_gettop(L);
-    if (S->inside) return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
+    lua_pushthread(L); /* a task that others have resumed, or whose __close handlers are run */
+    if (S->inside || (!PSI_LUA_YIELDABLE(L) && psi_lua_find_task(L, table, table + 1)))
+        return psi_lua_raise(L, "a scheduler cannot be run by one of its own tasks");
     if (S->vm->depth >= PSI_LUA_DEPTH) return psi_lua_raise(L, "too many schedulers inside each other");
     S->ran++;
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
@@ -14762,10 +14603,12 @@ static int psi_lua_items(lua_State *L)
 }
 
 /* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. */
+   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_signal(lua_State *L)
 {
-    psi_lua_wake_ring(psi_lua_here(L), (psi_lua_link *)psi_lua_object(L));
+    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), ring);
+    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
     return 0;
 }
 
@@ -14846,7 +14689,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "local quick = setmetatable({}, { __mode = 'k' })\n" /* certificates -> settings that ask nothing */
     "local function starttls(s, a, b, c)\n"
     "  local plain, t, seconds, options, arg = C.plan(s, a, b, c)\n"
-    "  if not plain then return nil end\n"
+    "  if plain == false then return nil end\n"
+    "  if not plain then return nil, t, seconds end\n"
     "  local certs, message, why = type(a) == 'table' and a or nil, nil, nil\n"
     "  if not t and (certs or options) then\n"
     "    t, message, why = cached(options, arg, certs)\n"
@@ -14881,8 +14725,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
+    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
     "local function timed_out(due)\n"
-    "  if due and now() >= due then return nil, 'timed out', 'TIMEOUT' end\n"
+    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
     "  return true\n"
     "end\n"
     /* In a task it also waits for descriptors and memory, which others may give back. */
@@ -14978,12 +14823,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    if not ok and begun then M.close(s) pcall(sched.add, sched, function() yield() error(why, 0) end) end\n"
     "    return ok or begun\n"
     "  end\n"
-    /* What may need memory is called by pcall: the task outlives a lack of it, or of descriptors. */
+    /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
     "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or short[why] then rest(nil, 0, 0, now() + 0.05)\n"
+    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
     "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
     "      elseif s == nil then return\n"
     "      else rest(listener, 1, 1) end\n"
@@ -15010,14 +14855,14 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or now() >= due then return live end\n"
+    "    if not live or happened or over(due) then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
     "end\n"
     "function S.sleep(self, seconds)\n"
     "  if seconds == nil then bad('number expected, got no value', 2) end\n"
     "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until now() >= due\n"
+    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
@@ -15138,6 +14983,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     lua_settop(L, 0);
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
+    psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
     vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);

@@ -121,7 +121,8 @@ function socket:read_until(delimiter, max, options) end
 function socket:lines(delimiter, options) end
 
 ---A client: name is who must be on the certificate. A server: the identities, a list. Or settings made by tls. True and the
----agreed application protocol; false and why, and the socket is closed; nil alone if it is TLS already.
+---agreed application protocol; false and why, and the socket is closed; nil alone if it is TLS already; nil and "BUSY", and
+---the socket as it was, if another coroutine waits for it. Beside settings the only option is timeout.
 ---@param name_or_identities string|psocket.identity[]|psocket.tls
 ---@param options? psocket.tls_options|psocket.tls
 ---@return boolean? ok

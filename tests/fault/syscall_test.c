@@ -21,7 +21,7 @@
 enum call {
     C_socket, C_connect, C_bind, C_listen, C_accept4, C_getsockopt, C_setsockopt, C_getsockname, C_getpeername, C_recv,
     C_recvfrom, C_send, C_sendto, C_shutdown, C_poll, C_epoll_create1, C_epoll_ctl, C_epoll_wait, C_eventfd, C_read,
-    C_getrandom, C_pthread_create, C_getaddrinfo, C_open, C_unlink, C_socketpair, C_fcntl, CALLS
+    C_getentropy, C_pthread_create, C_getaddrinfo, C_open, C_unlink, C_socketpair, C_fcntl, CALLS
 };
 
 static long fault_counts[CALLS], fault_at, fault_hits, fault_live;
@@ -35,7 +35,7 @@ static int fault_if(enum call c, int may_wait)
     long n = __atomic_add_fetch(&fault_counts[c], 1, __ATOMIC_SEQ_CST);
     if (fault_storm && may_wait) {
         if (c == C_recv || c == C_recvfrom || c == C_send || c == C_sendto || c == C_accept4 || c == C_poll || c == C_epoll_wait ||
-            c == C_read || c == C_getrandom) {
+            c == C_read) {
             if (storm_left-- > 0) return errno = EINTR, 1;
             storm_left = (storm_seed = storm_seed * 1103515245 + 12345) >> 16 & 7; /* that many before the next one gets through */
         }
@@ -112,7 +112,7 @@ static int fault_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 static int fault_epoll_wait(int fd, struct epoll_event *ev, int n, int ms) { return fault_if(C_epoll_wait, ms != 0) ? -1 : epoll_wait(fd, ev, n, ms); }
 static int fault_eventfd(unsigned n, int flags) { return fault(C_eventfd) ? -1 : eventfd(n, flags); }
 static ssize_t fault_read(int fd, void *p, size_t n) { return (fault_errno != EIO || n > 64) && fault(C_read) ? -1 : read(fd, p, fault_short && n > 8 ? n / 2 : n); }
-static ssize_t fault_getrandom(void *p, size_t n, unsigned flags) { return fault(C_getrandom) ? -1 : getrandom(p, fault_short && n ? 1 : n, flags); }
+static int fault_getentropy(void *p, size_t n) { return fault(C_getentropy) ? -1 : getentropy(p, n); }
 static int fault_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg)
 {
     return fault(C_pthread_create) ? fault_errno : pthread_create(t, a, run, arg);
@@ -163,7 +163,7 @@ static void fault_free(void *p)
 #define epoll_wait fault_epoll_wait
 #define eventfd fault_eventfd
 #define read fault_read
-#define getrandom fault_getrandom
+#define getentropy fault_getentropy
 #define pthread_create fault_pthread_create
 #define getaddrinfo fault_getaddrinfo
 #define open fault_open
@@ -190,7 +190,7 @@ static void fault_free(void *p)
 #undef epoll_wait
 #undef eventfd
 #undef read
-#undef getrandom
+#undef getentropy
 #undef pthread_create
 #undef getaddrinfo
 #undef open
@@ -266,8 +266,7 @@ static const struct failure {
     { C_eventfd, "eventfd", ENOMEM, ENDS, { PSOCKET_NOMEM } },
     { C_read, "read", EINTR, CONTINUES, { 0 } },
     { C_read, "read", EIO, EITHER, { PSOCKET_FILE, PSOCKET_TLS_NO_TRUST } },
-    { C_getrandom, "getrandom", EINTR, CONTINUES, { 0 } },
-    { C_getrandom, "getrandom", ENOSYS, ENDS, { PSOCKET_NO_ENTROPY } },
+    { C_getentropy, "getentropy", ENOSYS, ENDS, { PSOCKET_NO_ENTROPY } },
     { C_pthread_create, "pthread_create", EAGAIN, ENDS, { PSOCKET_OS } },
     { C_getaddrinfo, "getaddrinfo", ENOMEM, ENDS, { PSOCKET_NOMEM } },
     { C_getaddrinfo, "getaddrinfo", EAGAIN, ENDS, { PSOCKET_DNS_TEMPORARY } },

@@ -4,7 +4,8 @@
  *
  *     memory_host once|all|threads SCRIPT
  *
- * Built by memory.sh against each Lua; the module is found through LUA_CPATH. */
+ * Built by memory.sh against each Lua; the module is found through LUA_CPATH. heap.sh builds it with HEAP: then psocket is in
+ * it, and the allocations that fail are psocket's own. */
 #include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,6 +15,23 @@
 #include <lua.h>
 #include <lauxlib.h>
 #include <lualib.h>
+
+#ifdef HEAP
+static long heap_count, heap_fail, heap_end; /* as in allocator */
+static int heap_failed;
+static void *heap_malloc(size_t n)
+{
+    long now = __atomic_add_fetch(&heap_count, 1, __ATOMIC_SEQ_CST); /* a thread may resolve */
+    if (!heap_fail || now < heap_fail || now >= heap_end) return malloc(n);
+    heap_failed = 1;
+    return NULL;
+}
+#define PSOCKET_MALLOC(n) heap_malloc(n)
+#define PSOCKET_FREE(p) free(p)
+#define PSOCKET_IMPLEMENTATION
+#define PSOCKET_LUA
+#include "psocket.h"
+#endif
 
 typedef struct allocator {
     lua_Alloc f;
@@ -55,6 +73,12 @@ static int arm(lua_State *L)
     a->count = 0;
     a->fail_at = (long)luaL_optnumber(L, 1, 0);
     a->fail_end = (long)luaL_optnumber(L, 2, 1e9);
+#ifdef HEAP
+    heap_count = 0;
+    heap_fail = a->fail_at;
+    heap_end = a->fail_end;
+    a->fail_at = 0;
+#endif
     return 0;
 }
 
@@ -68,6 +92,14 @@ static int run(long n, long m, int *reached)
     int status;
     if (!L) return 1;
     luaL_openlibs(L);
+#ifdef HEAP
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, luaopen_psocket);
+    lua_setfield(L, -2, "psocket");
+    lua_settop(L, 0);
+    heap_failed = 0;
+#endif
     a.f = lua_getallocf(L, &a.ud);
     lua_pushcfunction(L, arm);
     lua_setglobal(L, "arm");
@@ -89,6 +121,9 @@ static int run(long n, long m, int *reached)
     }
     lua_close(L);
     *reached = a.failed;
+#ifdef HEAP
+    *reached = heap_failed;
+#endif
     return 0;
 }
 

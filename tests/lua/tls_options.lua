@@ -167,7 +167,8 @@ end
 if decides then
 t.modes("decide and the socket it is asked about", function(go)
   local c, s
-  for _, f in ipairs { function() return c:recv() end, function() return c:send("x") end, function() return c:read(1) end } do
+  for _, f in ipairs { function() return c:recv() end, function() return c:send("x") end, function() return c:read(1) end,
+                        function() return c:starttls("localhost") end } do
     c, s = t.tcp()
     local first, message = nil, nil
     local _, _, client = connect(go, rsa, { ca = ca, decide = function() first, message = f() return true end }, nil,
@@ -176,7 +177,7 @@ t.modes("decide and the socket it is asked about", function(go)
     check(type(message) == "string", message)
     equal(client[1], true)
   end
-  for _, close in ipairs { function() c:close() end, function() getmetatable(c).__gc(c) end, function() c:starttls("localhost") end } do
+  for _, close in ipairs { function() c:close() end, function() getmetatable(c).__gc(c) end } do
     c, s = t.tcp()
     local _, _, client = connect(go, rsa, { ca = ca, decide = function() close() return true end }, nil,
                                  function() return c, s end)

@@ -475,7 +475,9 @@ static void as_client(psocket_tls *tls)
         psi_session facts;
         psi_tlsinfo *info;
         const void *data;
-        psi_keys_expand(br_sha256_ID, psi_sock_rec(c->s)->seed, "resumption", psi_read_of("\0\0", 2), psk, 32);
+        psi_secret ready;
+        psi_keys_ready(&ready, br_sha256_ID, psi_sock_rec(c->s)->seed, 32);
+        psi_keys_expand(&ready, "resumption", psi_read_of("\0\0", 2), psk, 32);
         same(psk, 32, psk_of_3, "the PSK");
         psi_tlsinfo_read(psi_sock_info(c->s), &facts);
         facts.flags |= PSI_SESSION_PEER; /* or the ticket is not worth keeping */
@@ -502,8 +504,8 @@ static kit_end *server(psocket_tls *tls)
     if (kit_new(&s, tls, PSOCKET_SERVER, NULL, &e)) return NULL;
     h = psi_sock_hs(s->s);
     if (!t->retry) {
-        bytes(t->server_key, pool);
-        memcpy(pool + 32, answer + 6, 32);
+        memcpy(pool, answer + 6, 32);
+        bytes(t->server_key, pool + 32);
         pool_left = 64;
     }
     feed_message(s, 22, hello, hello_len);
