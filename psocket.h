@@ -8,9 +8,8 @@
  *     #define PSOCKET_IMPLEMENTATION      // in exactly one C or C++ file
  *     #include "psocket.h"
  *
- * and link with BearSSL (-lbearssl) unless PSOCKET_NO_TLS is defined, with -pthread on POSIX unless
- * PSOCKET_NO_THREADS is, and with ws2_32, crypt32, bcrypt (and advapi32 for BearSSL) on Windows. Every
- * other file includes it bare. Define PSOCKET_LUA beside PSOCKET_IMPLEMENTATION for luaopen_psocket.
+ * and link with -lbearssl (but with PSOCKET_NO_TLS), on POSIX with -pthread (but with PSOCKET_NO_THREADS), on
+ * Windows with ws2_32, crypt32, bcrypt and, for BearSSL, advapi32. Other files include it bare.
  *
  * A CLIENT
  *
@@ -45,12 +44,11 @@
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
  * BLOCKING AND NONBLOCKING are the same functions. With options.nonblocking a call that would wait answers
- * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE; call it again once psocket_wait, a psocket_poller or the
- * descriptors of psocket_pollset say so. A blocking call waits no longer than its timeout.
+ * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE: call it again once psocket_wait, a poller or psocket_pollset says
+ * so. A blocking call waits no longer than its timeout.
  *
- * THREADS: one socket, one thread at a time. Different sockets on different threads need no lock, and a
- * psocket_tls may be shared by all of them. A TLS socket belongs to one process. The library starts
- * short-lived threads to resolve names.
+ * THREADS: one socket, one thread at a time; different sockets need no lock and may share a psocket_tls. A TLS
+ * socket belongs to one process. Names are resolved on short-lived threads.
  *
  * MACROS                     scope           meaning
  * PSOCKET_IMPLEMENTATION     one file        compile the implementation here
@@ -223,28 +221,27 @@ typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *h
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
-    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, accept ...), of a send since bytes last
-                                 left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
+    int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
+                                 nonblocking operation lasts from its first WANT_* to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
-                                 many again; 0 never */
-    const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
+    int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
+                                 after as many again; 0 never */
+    const char *local;        /* connect: the numeric address to come from; NULL: any */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
-                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
-    int v6only;               /* listen: no IPv4 traffic, which "::" and no address take, too, where the system can */
+    int reuse_port;           /* listen: sockets may share address and port (SO_REUSEPORT); streams on Windows
+                                 and lwIP: PSOCKET_UNSUPPORTED */
+    int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
-                                 system chooses */
-    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
-                                 to live as long as a listener; may be NULL */
+    psocket_error *error;     /* filled when no socket can be made, also by psocket_accept: it has to live as
+                                 long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -344,8 +341,8 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
+/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
+   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
@@ -355,8 +352,8 @@ typedef struct psocket_transport {
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
-       would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
+       if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -368,33 +365,33 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
-   connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
-   sent, and nobody else is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On
-   error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
+   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
+   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
+   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
+   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
-/* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
-   "[v6]:port" or "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received.
-   Does not block. Accepted sockets inherit opt. */
+/* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
+   block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
+   is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists already: a connected stream (from inetd, socketpair, another library), a
-   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd from then on, on success only; makes it
-   nonblocking for the system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
+   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
+   system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive the socket. user goes to each of its functions; the
-   transport is closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
+   closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
 /* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
@@ -406,33 +403,32 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   TLS bytes taken may wait in the socket until psocket_flush, psocket_poller_wait or the next call: of what is sent in a
-   poller's turn the first leaves at once, the rest together. UDP: one datagram, which may be empty;
-   a stream takes len 0 for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
+   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
+   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
-/* Hands what a nonblocking psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
+/* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty
-   datagram), WANT_*, or how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE.
-   Chunks before the end come first. A clean end stays one, also when a later psocket_send meets the reset of a peer that
-   is gone and answers RESET. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
+   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
+   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
-/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
+/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 
-/* Puts a copy of a chunk in front of all others. data may be what psocket_recv just returned. 0 or an error. */
+/* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
+   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
-   found within them; nothing is taken), which may be more than recv_limit. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
+   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -441,10 +437,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
-   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. A peer that is still sending hears a reset, which can
-   take from it what was sent last. Who has answered before all was read (an HTTP server that refuses an upload) ends in
-   stages: psocket_shutdown, then psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
+   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
+   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
+   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -508,8 +504,8 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
-   are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
+   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -521,7 +517,7 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
 /* PSOCKET_CLIENT or PSOCKET_SERVER. */
 PSOCKET_API int psocket_getside(const psocket *s);
 
-/* 1 while the connection is open in both directions; notices the peer's close without taking data; never blocks. */
+/* 1 while open in both directions; notices the peer's close without taking data; never blocks. */
 PSOCKET_API int psocket_isopen(psocket *s);
 
 /* 1 for a UDP socket. */
@@ -533,12 +529,12 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor of s, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   it has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
+   s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
-   NULL. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
+   none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -553,49 +549,49 @@ PSOCKET_API const char *psocket_codename(int code);
    Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
-   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
-   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
+   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
+   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
+   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
-   the longest wait, -1 for ever) to the next deadline; *ms is 0 when a call would not wait. Afterwards call psocket_step
-   or the data call again. Returns how many there are (at most PSOCKET_POLLSET_MAX), or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
+   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
+   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
-   thread at a time, except psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
+   at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass. Replaces what was set before for s;
-   freeing or closing a socket removes it. A socket is in one poller at a time (PSOCKET_BUSY). Connecting and handshaking
-   are driven by psocket_poller_wait. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
+   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
+   handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, and is the handle for what is set later (events 0 and timeout_ms -1: nothing for
-   now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: reported when a signal has
-   interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
+   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
 /* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. When
-   something is removed from the poller (or freed) its entry in the array is cleared: user becomes NULL, events 0. */
+   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
+   is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
 /* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has no such thing. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -10226,7 +10222,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    if (d->names) psi_dns_release(d->names);
+    psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10716,6 +10712,7 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
+    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
@@ -10745,8 +10742,6 @@ static int psi_sock_hear(psocket *s)
 {
     int r = psi_sock_fill(s);
     if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    if (s->end_in == PSOCKET_TRUNCATED)
-        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
@@ -10927,30 +10922,30 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     return n < 0 ? (int)PSOCKET_OS : n;
 }
 
-/* Would a call that receives not wait? Reads if that must be known. */
-static int psi_sock_readable(psocket *s)
-{
-    int os, r = 1;
-    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
-        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
-        fd.fd = s->fd;
-        fd.events = PSOCKET_READ;
-        return psi_os_poll(&fd, 1, 0, &os) != 0;
-    }
-    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
-    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
-}
-
-/* Would one that sends not wait? step: what psi_sock_step has just answered. */
-static int psi_sock_writable(psocket *s, int step)
+/* Does the transport say that it is ready for this event? */
+static int psi_sock_polled(psocket *s, int event)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int ms = -1, n, os;
-    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
-    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
-    if (step < 0) return 1; /* out of memory: the call tells */
-    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    int ms = -1, os, n = psi_sock_wants(s, event, fds, PSOCKET_POLLSET_MAX, &ms);
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
+   error that is for recv to tell. */
+static int psi_sock_readable(psocket *s)
+{
+    int r = 1;
+    if (s->state == PSI_LISTENING) return psi_listen_ready(s) != 0;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1)
+        r = !s->udp ? psi_sock_fill(s) : psi_sock_polled(s, PSOCKET_READ) ? 0 : (int)PSOCKET_WANT_READ;
+    return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
+}
+
+/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+static int psi_sock_writable(psocket *s, int step)
+{
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
 /* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
@@ -11174,20 +11169,31 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
+   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+static void psi_poll_tell(psocket_watch *w)
+{
+    const psocket *s = psi_poll_sock(w);
+    int events, way, late = 0;
+    if (w->given || w->link.next) return;
+    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(w);
+}
+
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
     for (i = 0; i < p->given_count; i++) {
         psocket_watch *w = p->given[i];
-        psocket *s = w ? psi_poll_sock(w) : NULL;
         if (!w) continue;
         w->given = 0;
-        if (!s) continue;
-        psi_sock_relax(s);
-        if (s->fd == -1 || psi_sock_unsent(s) || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
-            (w->events & ~w->one.events)) /* a full ring had reading switched off */
-            psi_watch_heat(w);
+        if (!w->is_sock) continue; /* the system tells */
+        psi_sock_relax(psi_poll_sock(w));
+        psi_poll_tell(w);
     }
     p->given_count = 0;
 }
@@ -11226,20 +11232,6 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
     w->events = (uint8_t)events;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
-}
-
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
-static void psi_poll_tell(psocket_watch *w)
-{
-    const psocket *s = psi_poll_sock(w);
-    int events, way, late = 0;
-    if (w->given || w->link.next) return;
-    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
-    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
-    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
-        (s->state == PSI_OPEN && (events & ~w->one.events)))
-        psi_watch_heat(w);
 }
 
 /*--- public */
@@ -11686,6 +11678,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     psocket_fd fd[2];
     psi_os_settings set;
     int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (b) *b = NULL;
     if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
     if (r) return r;
     if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");
