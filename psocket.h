@@ -3479,16 +3479,14 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
 /* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
-    int starts = 1, ok = v.n != 0;
+    int starts = 1;
+    if (tag != 0x01 && tag != 0x02 && tag != 0x03 && tag != 0x06) return 1;
+    if (!v.n) return 0;
     if (tag == 0x01) return v.n == 1 && (v.p[0] == 0 || v.p[0] == 0xFF);
-    if (tag == 0x02) return v.n == 1 || (ok && ((v.p[0] && v.p[0] != 0xFF) || (v.p[0] ^ v.p[1]) >= 0x80));
-    if (tag == 0x03) return ok && v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-    if (tag != 0x06) return 1;
-    for (; v.n; v = psi_x509_after(v, 1)) {
-        if (starts && *v.p == 0x80) ok = 0;
-        starts = *v.p < 0x80;
-    }
-    return ok && starts;
+    if (tag == 0x02) return v.n == 1 || (v.p[0] ^ (v.p[1] & 0x80 ? 0xFF : 0)) != 0;
+    if (tag == 0x03) return v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+    for (; v.n && !(starts && *v.p == 0x80); v = psi_x509_after(v, 1)) starts = *v.p < 0x80;
+    return starts && !v.n;
 }
 
 /* Takes the next element, which has to have this tag: its content. */
@@ -3635,7 +3633,7 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 }
 
 /* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
-static const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
+static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 {
     int id;
     if (kind == 'n') return "?+{+(oe)))";
@@ -3646,7 +3644,7 @@ static const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 }
 
 /* Is the content of an element what the shape says? Of numbers and bits it becomes the value. */
-static int psi_x509_holds(int kind, int tag, psi_x509_span *v)
+static PSI_APART int psi_x509_holds(int kind, int tag, psi_x509_span *v)
 {
     psi_x509_span s = *v;
     size_t n = 1;
@@ -3693,7 +3691,7 @@ static int psi_x509_letter_tag(int letter)
 }
 
 /* Takes what a letter stands for. */
-static psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
+static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
 {
     int tag = psi_x509_letter_tag(letter);
     psi_x509_span all = *in;
@@ -4861,8 +4859,7 @@ typedef struct psi_x509_walk {
     struct {
         const psi_x509_cert *issuer, *child;
         int good;
-    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
-    int edge_count;
+    } edges[PSI_X509_SIGNATURES + 1]; /* the signatures that were checked, each of which costs one at least */
     int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
 } psi_x509_walk;
@@ -4971,7 +4968,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
     int cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
     uint8_t digest[64];
-    for (i = 0; i < w->edge_count; i++)
+    for (i = 0; w->edges[i].issuer; i++)
         if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
     if (!look) return -1;
     w->signatures -= cost + (long)(child->tbs.n / 16384);
@@ -4980,10 +4977,9 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
-    w->edges[w->edge_count].issuer = issuer;
-    w->edges[w->edge_count].child = child;
-    w->edges[w->edge_count++].good = good;
-    return good;
+    w->edges[i].issuer = issuer;
+    w->edges[i].child = child;
+    return w->edges[i].good = good;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
