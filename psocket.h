@@ -5683,10 +5683,11 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    const uint8_t *number = k->suite->head > 5 ? record + 5 : aad;
     size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
     memcpy(nonce, k->iv, 12);
-    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ number[i]);
     memcpy(aad + len - 5, record, 5);
     if (len > 5) psi_rec_put(aad + 11, n, 2);
     if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
@@ -5973,8 +5974,9 @@ static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader c
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
     uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
-    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
-                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6),
+                           psi_read_of(label, strlen(label)), psi_read_of(&end, 1), context,
+                           psi_read_of(&number, 1)};
     size_t len;
     for (; n; number++) {
         len = psi_keys_mac(k, parts, 7, block);
@@ -7708,13 +7710,15 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-/* The newest session with this key, NULL: none; or the place for another, of which at most `each` have it, NULL: out of memory. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each`
+   have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32],
+                                           const psi_writer *flat, size_t each)
 {
     psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
     size_t ways, count = 0;
     for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
-        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot; /* it is there already */
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot;
         if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
         if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
         count++;
@@ -7762,7 +7766,8 @@ typedef struct psi_ticket_key {
     psi_secret secret;
 } psi_ticket_key;
 
-static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
+                             int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
@@ -7853,7 +7858,8 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     }
     psi_os_unlock(&tls->lock);
     if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+        s = psi_session_new(psi_read_of(w.p, n));
     psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
@@ -7887,12 +7893,13 @@ static void psi_session_recall(psi_hs *h)
 /* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
+    psi_session *s = h->session;
     psi_session_slot *slot;
     uint8_t key[32];
-    psi_session_key(h->session->name, h->session->port, key);
+    psi_session_key(s->name, s->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
-    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(s + 1, s->size - sizeof *s)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
@@ -9252,8 +9259,10 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < PSI_NAMES; i++)
-            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        for (i = 0; i < PSI_NAMES; i++) {
+            const psi_named *one = &psi_names[i];
+            if (one->what == what && strlen(one->name) == n && !memcmp(one->name, text, n)) break;
+        }
         if (i == PSI_NAMES)
             return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
                            n < 100 ? (int)n : 100, text);
@@ -9303,7 +9312,8 @@ static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, ps
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    if (!tls->pins.failed && !tls->ticket_given.failed && !tls->alpn.failed) return 0;
+    return psi_err_code(e, PSOCKET_NOMEM);
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9336,7 +9346,8 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
+                                       psi_none, to->endpoint);
     if (from->ask) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9655,7 +9666,8 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-#define psi_hs_open(r, p, n, in) ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_open(r, p, n, in) \
+    ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
 #define psi_hs_new(out, role, tls, name, port, e) \
     ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
