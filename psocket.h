@@ -6728,7 +6728,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
 /* Applies what the peer wants of these two, once the version is known. */
 static void psi_ext_limits(psi_hs *h)
 {
-    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u)
+    unsigned limit = h->limit ? h->limit - (PSI_IS13(h) ? 1u : 0u)
                      : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
     h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
     if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
@@ -8024,7 +8024,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     uint8_t digest[PSI_HASH_MAX];
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
@@ -8356,8 +8356,7 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
-    h->rec->from = h->now;
-    if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
+    if (PSI_IS13(h) || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
     if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
@@ -8549,38 +8548,28 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 
 /* --- the server: TLS 1.3 */
 
-/* A ticket of the session s. 0: it cannot be made. */
-static int psi_server13_ticket(psi_rec *r, psi_session *s, int number, psi_writer *w)
-{
-    uint8_t nonce = (uint8_t)number, random[4];
-    uint32_t start = w->n, at;
-    psi_reader age;
-    if (psi_os_entropy(random, sizeof random)) return 0;
-    age = psi_read_of(random, sizeof random);
-    s->age_add = psi_read_number(&age, 4);
-    psi_hs13_psk(r, psi_read_of(&nonce, 1), s->secret);
-    psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
-    at = psi_write_open(w, 3);
-    psi_write_number(w, PSI_SESSION_TIME, 4);
-    psi_write_number(w, s->age_add, 4);
-    psi_write_vector(w, &nonce, 1, 1);
-    if (!psi_ticket_write(r->tls, r->from, s, w)) {
-        if (!w->failed) w->n = start;
-        return 0;
-    }
-    psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
-    psi_write_number(w, (uint64_t)(((random[0] & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
-    psi_write_close(w, at, 3);
-    return 1;
-}
-
 /* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
 static void psi_server13_tickets(psi_rec *r, psi_writer *w)
 {
     psi_session s;
-    int i;
-    if (psi_server_session(r->tls, r->info, r->from, &s)) return;
-    for (i = 0; i < r->tls->tickets && psi_server13_ticket(r, &s, i, w); i++) {}
+    uint8_t nonce;
+    int made = !psi_server_session(r->tls, r->info, r->from, &s);
+    for (nonce = 0; made && nonce < r->tls->tickets; nonce++) {
+        uint32_t start = w->n, random = 0, at;
+        made = !psi_os_entropy(&random, sizeof random);
+        s.age_add = random;
+        psi_hs13_psk(r, psi_read_of(&nonce, 1), s.secret);
+        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+        at = psi_write_open(w, 3);
+        psi_write_number(w, PSI_SESSION_TIME, 4);
+        psi_write_number(w, s.age_add, 4);
+        psi_write_vector(w, &nonce, 1, 1);
+        made = made && psi_ticket_write(r->tls, r->from, &s, w);
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, (uint64_t)(((random & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
+        psi_write_close(w, at, 3);
+        if (!made && !w->failed) w->n = start;
+    }
     psi_wipe(&s, sizeof s);
 }
 
@@ -8726,12 +8715,11 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 static void psi_server_finish(psi_hs *h)
 {
     psi_session s;
-    if (h->version == PSI_TLS13 && h->will_ticket) {
+    if (PSI_IS13(h) && h->will_ticket) {
         h->rec->tls = psocket_tls_retain(h->tls);
-        h->rec->from = h->now;
         h->rec->ahead = psi_server13_tickets;
     }
-    if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
+    if (PSI_IS13(h) || h->resumed || h->will_ticket || !h->id_len) return;
     if (psi_server_session(h->tls, h->info, h->now, &s)) return;
     memcpy(s.secret, h->k->secret, 48);
     psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
@@ -9087,6 +9075,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 /* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
 static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
 {
+    h->rec->from = h->now;
     h->role->finish(h);
     *rec = h->rec;
     *info = h->info;
@@ -9138,7 +9127,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
     int wish = r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST;
-    if (r->version == PSI_TLS12) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
+    if (!PSI_IS13(r)) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
     if (message == PSI_MSG_NEW_SESSION_TICKET && !r->server) return 2 * PSI_HELLO_MAX;
     return message == PSI_MSG_KEY_UPDATE ? 1 : -1;
 }
@@ -9148,7 +9137,7 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 {
     uint32_t at = 0;
     int alert = 0;
-    if (!in->len && r->version == PSI_TLS13) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9160,7 +9149,7 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (r->version == PSI_TLS12) {
+        if (!PSI_IS13(r)) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
         } else {
@@ -9204,7 +9193,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
 static PSI_UNUSED size_t psi_hs_room(psi_rec *r, int type, size_t n)
 {
     size_t room = psi_rec_room(r, n);
-    if (type != PSI_REC_APPDATA || r->version != PSI_TLS13) return room;
+    if (type != PSI_REC_APPDATA || !PSI_IS13(r)) return room;
     if (r->ahead) {
         r->ahead(r, &r->first);
         r->ahead = NULL;
