@@ -2297,20 +2297,28 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
-/* 0 if the path is gone. */
 #if PSI_OS_UNIX
-static PSI_UNUSED int psi_os_unlink(const char *path)
+/* What tells the file at a path from others that come after it; 0: none. */
+static PSI_UNUSED uint64_t psi_os_inode(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    return PSI_OS_64(lstat)(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+/* 0 if the path is gone. Only a socket is removed, and only this one if inode is not 0. */
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 {
     struct PSI_OS_64(stat) st;
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode))
+    if (!S_ISSOCK(st.st_mode) || (inode && st.st_ino != inode))
         return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
+#define psi_os_inode(path) ((void)(path), (uint64_t)0)
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2340,7 +2348,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
-    if (r && path) psi_os_unlink(path);
+    if (r && path) psi_os_unlink(path, 0);
     return r;
 }
 
@@ -3910,9 +3918,9 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
         n = psi_x509_find(s, ".", 1);
         if (n == 0 || n > 63 || s.p[0] == '-' || s.p[n - 1] == '-') return 0;
         for (letters = 0, i = 0; i < n; i++) {
-            int c = psi_lower(s.p[i]), digit = c >= '0' && c <= '9';
-            if (!digit && (c < 'a' || c > 'z') && c != '_' && c != '-') return 0;
-            letters |= !digit;
+            int c = psi_lower(s.p[i]), letter = (c >= 'a' && c <= 'z') || c == '_' || c == '-';
+            if (!letter && (c < '0' || c > '9')) return 0;
+            letters |= letter;
         }
         more = n < s.n;
         s = psi_x509_after(s, n + (size_t)more);
@@ -4046,10 +4054,9 @@ static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
     c->which.n = 0;
 }
 
-/* What is demanded of certificates that are not trusted themselves. */
-static void psi_x509_demand(psi_x509_cert *c, int ok, const char *why)
+static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
 {
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, why);
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4096,7 +4103,7 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
         c->alg.kind = 0;
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    psi_x509_demand(c, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
@@ -4231,19 +4238,15 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         critical = v[1].n && *v[1].p;
         id = psi_x509_id(v[0]);
         before = c->when;
-        if (psi_x509_repeats(list, v[0]))
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension");
+        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
         if (!known && critical)
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        if (known && !psi_x509_read_extension(c, id, v[2], critical)) {
-            critical |= id <= PSI_OID_POLICY_LIMITS;
-            psi_x509_flaw(c, critical ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED,
-                          "has a malformed extension");
-        }
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
+                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
         if (c->when != before) c->which = v[0];
     }
-    if (!list.p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
+    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
 }
 
 /* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
@@ -4252,16 +4255,16 @@ static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509
 {
     psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
     if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
     psi_x509_read(rest, "?=y?=z=.", v);
     if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
                     "has bytes after its body, or malformed identifiers");
-    psi_x509_demand(c, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
                     "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
                     "lacks an issuer or a subject");
-    psi_x509_demand(c, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
     if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
         psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
@@ -4275,9 +4278,8 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    if (!psi_x509_read(c->der, "(=e=e=.)", v))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
-    psi_x509_demand(c, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
     psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
@@ -4286,16 +4288,15 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->issuer_hash = psi_x509_name_hash(c->issuer);
     c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    if (!c->subject_hash) psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed subject");
-    if (!psi_x509_read_key(c))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed public key");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
     psi_x509_read_alg(c, v[SIGNED]);
-    psi_x509_demand(c, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
-    psi_x509_demand(c, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
     dates = psi_x509_seq(v[DATES]);
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
-    psi_x509_demand(c, psi_x509_end(dates), "has malformed dates");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
     psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
@@ -4315,11 +4316,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 /* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
-    psi_x509_text subject = {NULL, 0, 0}, issuer;
-    subject.p = buf;
-    subject.size = buf_size / 2;
-    issuer = subject;
-    issuer.p += subject.size;
+    size_t half = buf_size / 2;
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
     *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
@@ -4476,25 +4474,29 @@ typedef struct psi_x509_chain {
     size_t count, room, bytes;
 } psi_x509_chain;
 
-/* Takes the last one away. */
-static void psi_x509_chain_pop(psi_x509_chain *c)
-{
-    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
-}
-
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_x509_chain_pop(c);
+    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
-static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
+/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
+enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
+   read: PSOCKET_TLS_PEM. */
+static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
-    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
+    uint8_t *copy;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
+        if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
+    copy = (uint8_t *)psi_alloc(len + 1);
     if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
     if (!copy || !certs) {
         psi_free(copy);
@@ -4502,34 +4504,14 @@ static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
     }
     c->certs = (psi_x509_cert *)certs;
     c->room = room;
-    if (der.n) memcpy(copy, der.p, der.n);
-    psi_x509_parse(&c->certs[c->count++], copy, der.n);
-    return 0;
-}
-
-/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
-{
-    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
     c->bytes += charge;
-    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
-}
-
-/* The same for an anchor, unless it is known or cannot be read: PSOCKET_TLS_PEM. */
-static int psi_x509_anchor_add(psi_x509_chain *c, psi_x509_span der)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++)
-        if (psi_x509_same(c->certs[i].der, der)) return 0;
-    if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-    if (c->certs[i].when < PSI_X509_UNREADABLE) return 0;
-    psi_x509_chain_pop(c);
+    if (len) memcpy(copy, der, len);
+    psi_x509_parse(&c->certs[c->count++], copy, len);
+    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    psi_free(copy);
+    c->count--;
     return PSOCKET_TLS_PEM;
 }
-
-/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
-enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
    which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
@@ -4562,7 +4544,7 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
     unsigned long good = 0;
     uint8_t *buf;
     while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
+        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
         psi_free(buf);
         if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
         good += !r;
@@ -5156,20 +5138,15 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    switch (code) {
-    case PSOCKET_NOMEM: return 80;                  /* internal_error */
-    case PSOCKET_TLS_NO_TRUST:
-    case PSOCKET_CERT_UNTRUSTED:
-    case PSOCKET_CERT_SELF_SIGNED:
-    case PSOCKET_CERT_NOT_CA: return 48;            /* unknown_ca */
-    case PSOCKET_CERT_EXPIRED:
-    case PSOCKET_CERT_NOT_YET_VALID: return 45;     /* certificate_expired */
-    case PSOCKET_CERT_USAGE:
-    case PSOCKET_CERT_ALGORITHM:
-    case PSOCKET_CERT_CRITICAL: return 43;          /* unsupported_certificate */
-    case PSOCKET_CERT_REJECTED: return 46;          /* certificate_unknown */
-    default: return 42;                             /* bad_certificate */
-    }
+    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
+        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+    };
+    size_t i;
+    for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
+        if (alerts[i][0] == code) return alerts[i][1];
+    return 42; /* bad_certificate */
 }
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
@@ -7397,7 +7374,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, PSI_X509_CHAIN, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
@@ -8315,7 +8292,8 @@ static int psi_tls_name(const char *name, char out[256])
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
     out[n] = 0;
-    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+    if (!memchr(out, ':', n) && !psi_addr_parse(&address, out, n)) return 1;
+    return name[n] ? 0 : 2; /* no address ends with a dot */
 }
 
 /* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
@@ -10001,7 +9979,8 @@ typedef struct psi_listen {
     psi_addr next_peer;
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
-    char *path;             /* of a Unix-domain socket: removed on close */
+    char *path;             /* of a Unix-domain socket: removed on close, */
+    uint64_t inode;         /* if it is still the one that was made */
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
@@ -10853,10 +10832,10 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -11587,7 +11566,7 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     int os, r = psi_os_socket(&fd, a->family, 1, &os);
     if (!r) r = psi_os_connect(fd, a, path, &os);
     psi_os_close(fd);
-    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+    return r == PSOCKET_REFUSED && psi_os_unlink(path, 0) == 0;
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
@@ -11615,6 +11594,7 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
+    if (path) l->inode = psi_os_inode(path);
     s->listens = 1;
     s->of.listen = l;
     s->state = PSI_LISTENING;
@@ -11642,7 +11622,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         r = psi_os_join(s->fd, &set, &os);
         if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
-        if (path) psi_os_unlink(path);
+        if (path) psi_os_unlink(path, 0);
         psi_os_close(s->fd);
         psi_err_code(set.opt.error, r);
     }
