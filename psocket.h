@@ -9362,7 +9362,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
-    if (from->ask) return psi_x509_usable(leaf, e);
+    if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
     if (file) psi_wipe(file, text.n);
