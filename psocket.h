@@ -5673,8 +5673,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
-   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
+   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5808,13 +5808,15 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
-static int psi_rec_unpad(psi_rec_in *in)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
-    if (!in->len) return 0;
-    in->type = in->data[--in->len];
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+    in->type = in->len ? in->data[--in->len] : 0;
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
+           : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5831,8 +5833,8 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
     int type = p[0];
     if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
-    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (type == PSI_REC_APPDATA ? !sealed && !r->skip : sealed && r->version == PSI_TLS13)
+        return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
     return PSI_ALERT_NONE;
@@ -5871,8 +5873,8 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    alert = psi_rec_content(r, in, hidden);
+    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -5895,11 +5897,11 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 {
     psi_key *k = &r->out;
     const uint8_t *from = (const uint8_t *)data;
-    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), done = 0, len;
     do {
         uint8_t *p = to + head;
-        len = n < r->max_out ? n : r->max_out;
-        if (len) memcpy(p, from, len);
+        len = n - done < r->max_out ? n - done : r->max_out;
+        if (len) memcpy(p, from + done, len);
         p += len;
         to[0] = (uint8_t)type;
         psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
@@ -5912,10 +5914,9 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
         if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
         k->seq++;
         to += len + extra;
-        from += len;
-        n -= len;
-    } while (n);
-    return need;
+        done += len;
+    } while (done < n);
+    return psi_rec_room(r, n);
 }
 
 /*==================================================================================================
@@ -5950,15 +5951,6 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     count = br_hmac_out(&h, out);
     psi_wipe(&h, sizeof h);
     return count;
-}
-
-/* The same of one string, with a secret that is used but once. */
-static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
-{
-    psi_secret k;
-    psi_keys_ready(&k, hash, secret, n);
-    psi_keys_mac(&k, &part, 1, out);
-    psi_wipe(&k, sizeof k);
 }
 
 /* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
@@ -6015,9 +6007,11 @@ static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *di
     psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
+    psi_reader part = psi_read_of(digest, n);
     psi_keys_ready(&k, hash, secret, n);
     psi_keys_expand(&k, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
+    psi_keys_ready(&k, hash, key, n);
+    psi_keys_mac(&k, &part, 1, out);
     psi_wipe(key, sizeof key);
     psi_wipe(&k, sizeof k);
 }
@@ -6449,6 +6443,8 @@ struct psi_hs {
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+#define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -7164,8 +7160,10 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
     psi_x509_alg alg = psi_auth_alg(s);
-    if ((leaf->only.kind != 0) != s->pss_key || !psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
-    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
+    if ((leaf->only.kind != 0) != s->pss_key) return 0;
+    if (!psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
+    if (version < PSI_TLS13) return 1;
+    return s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1;
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7490,8 +7488,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
-   PEER: only with a certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
+   certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7705,37 +7703,20 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each` have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
-    return slot->flat && memcmp(slot->flat, key, 32) == 0;
-}
-
-/* The newest session with this key; NULL: none. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
-{
-    psi_session_slot *best = NULL, *set;
-    size_t ways, i;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++)
-        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
-    return best;
-}
-
-/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
-{
-    psi_session_slot *set, *same = NULL, *place = NULL;
-    size_t ways, i, count = 0;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++) {
-        if (set[i].len == flat->n && memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
-        if (psi_sessions_is(&set[i], key)) {
-            count++;
-            if (!same || set[i].used < same->used) same = &set[i];
-        }
-        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
+    size_t ways, count = 0;
+    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot; /* it is there already */
+        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
+        count++;
+        if (!newest || slot->used > newest->used) newest = slot;
+        if (!oldest || slot->used < oldest->used) oldest = slot;
     }
-    return count >= each ? same : place;
+    return !flat ? newest : count >= each ? oldest : place;
 }
 
 /* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
@@ -7748,7 +7729,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+    place = psi_sessions_find(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -7769,24 +7750,33 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
-static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+typedef struct psi_ticket_key {
+    uint8_t id[PSI_TICKET_ID];
+    psi_secret secret;
+} psi_ticket_key;
+
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
+    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_keys_mac(&k->secret, &part, 1, once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
 
-/* Adds a key: what tells it in a ticket, and itself. */
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
+    psi_ticket_key k = PSI_ZERO;
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
-    psi_write(keys, id, PSI_TICKET_ID);
-    psi_write(keys, key, PSI_TICKET_KEY);
+    psi_reader part = psi_read_of("session 4", 9); /* the number of the flat form */
+    psi_keys_ready(&k.secret, br_sha256_ID, key, PSI_TICKET_KEY);
+    psi_keys_mac(&k.secret, &part, 1, id);
+    memcpy(k.id, id, PSI_TICKET_ID);
+    psi_write(keys, &k, sizeof k);
+    psi_wipe(&k, sizeof k);
 }
 
 /* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
@@ -7804,7 +7794,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
         code = psi_os_entropy(key, sizeof key);
         psi_ticket_add(&fresh, key);
         psi_wipe(key, sizeof key);
-        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
+        psi_write(&fresh, keys->p, keys->n ? sizeof(psi_ticket_key) : 0);
     }
     if (fresh.failed) code = PSOCKET_NOMEM;
     psi_write_free(code ? &fresh : keys);
@@ -7817,24 +7807,25 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
     int code;
     psi_os_lock(&tls->lock);
     code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
     psi_os_unlock(&tls->lock);
-    memcpy(head, entry, PSI_TICKET_ID);
+    memcpy(head, key.id, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(entry, sizeof entry);
+    psi_wipe(&key, sizeof key);
     return !code && !w->failed;
 }
 
@@ -7842,7 +7833,8 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
@@ -7850,15 +7842,14 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
-        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
-        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
-        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
+        memcpy(&key, keys->p + at, sizeof key);
+        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
     if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(key, sizeof key);
+    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
@@ -7875,7 +7866,7 @@ static void psi_session_recall(psi_hs *h)
     if (!h->name) return;
     psi_session_key(psi_read_of(h->name, strlen(h->name)), h->port, key);
     psi_os_lock(&tls->lock);
-    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key, NULL, 0)) != NULL) {
         s = psi_session_new(psi_sessions_flat(slot));
         if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->suite->version))) {
             psi_session_free(s);
@@ -7895,7 +7886,7 @@ static void psi_session_forget(psi_hs *h)
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
-    slot = psi_sessions_find(&h->tls->client_sessions, key);
+    slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
     if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
@@ -8401,7 +8392,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
     psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
     if (!ticket.n && id.n == 32) {
         psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, id.p);
+        slot = psi_sessions_find(all, id.p, NULL, 0);
         if (slot) slot->used = ++all->clock;
         if (slot) s = psi_session_new(psi_sessions_flat(slot));
         psi_os_unlock(&h->tls->lock);
@@ -8818,7 +8809,7 @@ static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
     if (is_message) psi_write_number(&h->flight, row->message, 1);
     if (is_message) at = psi_write_open(&h->flight, 3);
     h->next = row + 1;
-    if (row->write) row->write(h);
+    if (row->write) (row->write)(h); /* lwIP has a macro of that name */
     if (h->question) {
         h->next = row;
         if (!h->flight.failed) h->flight.n = start;
@@ -9239,6 +9230,12 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
+/* Is a list of so many elements longer than may be, or none at all? */
+static int psi_tls_odd(const void *list, size_t n, size_t most)
+{
+    return n > most || (n && !list);
+}
+
 /* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
@@ -9260,28 +9257,32 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite;
+   the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    int low = t->min_version ? t->min_version : PSI_TLS12;
+    int high = t->max_version ? t->max_version : PSI_TLS13, found = 0;
     size_t i, n = 0;
     if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
-                       "the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, "
+                       "0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
-        if (!built || s->version < low || s->version > high) continue;
+        if (!PSI_HAS(s->version) || !psi_tls_speaks(tls, s->version)) continue;
         tls->suites.items[n++] = s;
-        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
-        if (s->version > tls->max_version) tls->max_version = s->version;
+        found |= s->version == PSI_TLS13 ? 2 : 1;
     }
     tls->suites.count = n;
-    if (n) return 0;
-    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = found & 1 ? PSI_TLS12 : PSI_TLS13;
+    tls->max_version = found & 2 ? PSI_TLS13 : PSI_TLS12;
+    return n ? 0 : psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave "
+                           "no TLS version to speak");
 }
 
 /* Copies what options list, protocol names as they stand in a hello. */
@@ -9331,7 +9332,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
-    if (from->ask) return psi_x509_usable(leaf, e);
+    if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
     if (file) psi_wipe(file, text.n);
@@ -9347,7 +9348,7 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     psocket_error why = PSI_ZERO;
     size_t i;
     if (!t->identity_count) return 0;
-    if (!t->identities || t->identity_count > PSI_TLS_IDENTITIES)
+    if (psi_tls_odd(t->identities, t->identity_count, PSI_TLS_IDENTITIES))
         return psi_err(e, PSOCKET_INVALID, "identities: at most %d, and not NULL", PSI_TLS_IDENTITIES);
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
@@ -9368,13 +9369,13 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
-    if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
+    if (psi_tls_odd(t->spki_pins, t->spki_pin_count, 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+    if (psi_tls_odd(t->ticket_keys, t->ticket_key_count, PSI_TICKET_KEYS))
         return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
@@ -9482,14 +9483,15 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
-        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
+        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
+                             "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
-    if (e && code) *e = verdict;
-    else if (e) memset(e, 0, sizeof *e);
+    if (!code) memset(&verdict, 0, sizeof verdict);
+    if (e) *e = verdict;
     return code;
 }
 
@@ -9543,7 +9545,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
-            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key, NULL, 0);
             psi_os_unlock(&tls->lock);
             if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
@@ -9580,6 +9582,17 @@ static int psi_tls_exports(const char *label)
     return strlen(label) <= 249;
 }
 
+/* The channel binding tls-server-end-point (RFC 5929 4). */
+static ptrdiff_t psi_tls_endpoint(const psi_rec *r, void *out, size_t n)
+{
+    psi_session s;
+    psi_tlsinfo_read(r->info, &s);
+    if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+    if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
+    memcpy(out, s.endpoint.p, s.endpoint.n);
+    return (ptrdiff_t)s.endpoint.n;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -9588,14 +9601,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_secret k;
     psi_writer w = PSI_ZERO;
-    if (!strcmp(label, "tls-server-end-point")) {
-        psi_session s;
-        psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
-        if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
-        memcpy(out, s.endpoint.p, s.endpoint.n);
-        return (ptrdiff_t)s.endpoint.n;
-    }
+    if (!strcmp(label, "tls-server-end-point")) return psi_tls_endpoint(r, out, n);
     if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
     if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
@@ -9644,19 +9650,10 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
-{
-    (void)r; (void)p; (void)n;
-    memset(in, 0, sizeof *in);
-    return PSOCKET_UNSUPPORTED;
-}
-static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
-{
-    (void)role; (void)tls; (void)name; (void)port;
-    *out = NULL;
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
-}
-static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+#define psi_hs_open(r, p, n, in) ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_new(out, role, tls, name, port, e) \
+    ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
 #define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
 #define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
