@@ -2914,20 +2914,13 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
-   kernel's copy overtakes itself. Small buffers are not worth it. */
-static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
-{
-    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
-    if (n < 4096) return 0;
-    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
-}
-
-/* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
+   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
     uint8_t *buf = r->buf;
+    uintptr_t at;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
     need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
@@ -2937,7 +2930,9 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
         buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
     }
-    psi_ring_move(r, buf, cap, psi_ring_place(buf, live, n));
+    at = n < 4096 ? 0 : (64 - ((uintptr_t)buf + live) % 64) % 64;
+    if (n >= 4096 && ((uintptr_t)buf + live + at) % 4096 == 0) at += 64;
+    psi_ring_move(r, buf, cap, (uint32_t)at);
     return 0;
 }
 
@@ -10891,7 +10886,7 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int i, k, n, left = -1;
+    int n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -10912,14 +10907,7 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    if (n > cap) n = cap;
-    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
-        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
-        if (k == i) continue;
-        fds[k].events |= fds[i].events;
-        fds[i--] = fds[--n];
-    }
-    return n < 0 ? (int)PSOCKET_OS : n;
+    return n < 0 ? (int)PSOCKET_OS : n < cap ? n : cap;
 }
 
 /* Does the transport say that it is ready for this event? */
@@ -11116,7 +11104,7 @@ static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
     w->fired = 0;
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
@@ -11125,6 +11113,12 @@ static int psi_poll_look(psocket_watch *w)
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    for (i = 1; i < n; i++) { /* a descriptor can be watched once */
+        for (k = 0; fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
     r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
@@ -11445,7 +11439,7 @@ static int psi_public_settle(psocket *s)
 static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+    if ((o->timeout_ms | o->attempt_delay_ms | o->backlog | o->keepalive | o->multicast_ttl) < 0)
         return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
