@@ -8,9 +8,8 @@
  *     #define PSOCKET_IMPLEMENTATION      // in exactly one C or C++ file
  *     #include "psocket.h"
  *
- * and link with BearSSL (-lbearssl) unless PSOCKET_NO_TLS is defined, with -pthread on POSIX unless
- * PSOCKET_NO_THREADS is, and with ws2_32, crypt32, bcrypt (and advapi32 for BearSSL) on Windows. Every
- * other file includes it bare. Define PSOCKET_LUA beside PSOCKET_IMPLEMENTATION for luaopen_psocket.
+ * and link with -lbearssl (but with PSOCKET_NO_TLS), on POSIX with -pthread (but with PSOCKET_NO_THREADS), on
+ * Windows with ws2_32, crypt32, bcrypt and, for BearSSL, advapi32. Other files include it bare.
  *
  * A CLIENT
  *
@@ -45,12 +44,11 @@
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
  * BLOCKING AND NONBLOCKING are the same functions. With options.nonblocking a call that would wait answers
- * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE; call it again once psocket_wait, a psocket_poller or the
- * descriptors of psocket_pollset say so. A blocking call waits no longer than its timeout.
+ * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE: call it again once psocket_wait, a poller or psocket_pollset says
+ * so. A blocking call waits no longer than its timeout.
  *
- * THREADS: one socket, one thread at a time. Different sockets on different threads need no lock, and a
- * psocket_tls may be shared by all of them. A TLS socket belongs to one process. The library starts
- * short-lived threads to resolve names.
+ * THREADS: one socket, one thread at a time; different sockets need no lock and may share a psocket_tls. A TLS
+ * socket belongs to one process. Names are resolved on short-lived threads.
  *
  * MACROS                     scope           meaning
  * PSOCKET_IMPLEMENTATION     one file        compile the implementation here
@@ -223,28 +221,27 @@ typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *h
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
-    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, accept ...), of a send since bytes last
-                                 left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
+    int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
+                                 nonblocking operation lasts from its first WANT_* to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
-                                 many again; 0 never */
-    const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
+    int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
+                                 after as many again; 0 never */
+    const char *local;        /* connect: the numeric address to come from; NULL: any */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
-                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
-    int v6only;               /* listen: no IPv4 traffic, which "::" and no address take, too, where the system can */
+    int reuse_port;           /* listen: sockets may share address and port (SO_REUSEPORT); streams on Windows
+                                 and lwIP: PSOCKET_UNSUPPORTED */
+    int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
-                                 system chooses */
-    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
-                                 to live as long as a listener; may be NULL */
+    psocket_error *error;     /* filled when no socket can be made, also by psocket_accept: it has to live as
+                                 long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -344,8 +341,8 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
+/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
+   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
@@ -355,8 +352,8 @@ typedef struct psocket_transport {
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
-       would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
+       if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -368,33 +365,33 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
-   connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
-   sent, and nobody else is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On
-   error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
+   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
+   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
+   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
+   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
-/* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
-   "[v6]:port" or "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received.
-   Does not block. Accepted sockets inherit opt. */
+/* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
+   block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
+   is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists already: a connected stream (from inetd, socketpair, another library), a
-   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd from then on, on success only; makes it
-   nonblocking for the system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
+   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
+   system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive the socket. user goes to each of its functions; the
-   transport is closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
+   closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
 /* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
@@ -406,33 +403,32 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   TLS bytes taken may wait in the socket until psocket_flush, psocket_poller_wait or the next call: of what is sent in a
-   poller's turn the first leaves at once, the rest together. UDP: one datagram, which may be empty;
-   a stream takes len 0 for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
+   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
+   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
-/* Hands what a nonblocking psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
+/* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty
-   datagram), WANT_*, or how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE.
-   Chunks before the end come first. A clean end stays one, also when a later psocket_send meets the reset of a peer that
-   is gone and answers RESET. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
+   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
+   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
-/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
+/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 
-/* Puts a copy of a chunk in front of all others. data may be what psocket_recv just returned. 0 or an error. */
+/* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
+   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
-   found within them; nothing is taken), which may be more than recv_limit. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
+   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -441,10 +437,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
-   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. A peer that is still sending hears a reset, which can
-   take from it what was sent last. Who has answered before all was read (an HTTP server that refuses an upload) ends in
-   stages: psocket_shutdown, then psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
+   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
+   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
+   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -508,8 +504,8 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
-   are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
+   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -521,7 +517,7 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
 /* PSOCKET_CLIENT or PSOCKET_SERVER. */
 PSOCKET_API int psocket_getside(const psocket *s);
 
-/* 1 while the connection is open in both directions; notices the peer's close without taking data; never blocks. */
+/* 1 while open in both directions; notices the peer's close without taking data; never blocks. */
 PSOCKET_API int psocket_isopen(psocket *s);
 
 /* 1 for a UDP socket. */
@@ -533,12 +529,12 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor of s, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   it has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
+   s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
-   NULL. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
+   none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -553,49 +549,49 @@ PSOCKET_API const char *psocket_codename(int code);
    Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
-   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
-   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
+   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
+   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
+   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
-   the longest wait, -1 for ever) to the next deadline; *ms is 0 when a call would not wait. Afterwards call psocket_step
-   or the data call again. Returns how many there are (at most PSOCKET_POLLSET_MAX), or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
+   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
+   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
-   thread at a time, except psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
+   at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass. Replaces what was set before for s;
-   freeing or closing a socket removes it. A socket is in one poller at a time (PSOCKET_BUSY). Connecting and handshaking
-   are driven by psocket_poller_wait. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
+   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
+   handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, and is the handle for what is set later (events 0 and timeout_ms -1: nothing for
-   now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: reported when a signal has
-   interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
+   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
 /* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. When
-   something is removed from the poller (or freed) its entry in the array is cleared: user becomes NULL, events 0. */
+   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
+   is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
 /* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has no such thing. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -2918,20 +2914,13 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
-   kernel's copy overtakes itself. Small buffers are not worth it. */
-static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
-{
-    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
-    if (n < 4096) return 0;
-    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
-}
-
-/* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
+   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
     uint8_t *buf = r->buf;
+    uintptr_t at;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
     need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
@@ -2941,7 +2930,9 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
         buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
     }
-    psi_ring_move(r, buf, cap, psi_ring_place(buf, live, n));
+    at = n < 4096 ? 0 : (64 - ((uintptr_t)buf + live) % 64) % 64;
+    if (n >= 4096 && ((uintptr_t)buf + live + at) % 4096 == 0) at += 64;
+    psi_ring_move(r, buf, cap, (uint32_t)at);
     return 0;
 }
 
@@ -5682,8 +5673,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
-   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
+   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5817,13 +5808,15 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
-static int psi_rec_unpad(psi_rec_in *in)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
-    if (!in->len) return 0;
-    in->type = in->data[--in->len];
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+    in->type = in->len ? in->data[--in->len] : 0;
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
+           : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5840,8 +5833,8 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
     int type = p[0];
     if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
-    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (type == PSI_REC_APPDATA ? !sealed && !r->skip : sealed && r->version == PSI_TLS13)
+        return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
     return PSI_ALERT_NONE;
@@ -5880,8 +5873,8 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    alert = psi_rec_content(r, in, hidden);
+    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -5904,11 +5897,11 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 {
     psi_key *k = &r->out;
     const uint8_t *from = (const uint8_t *)data;
-    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), done = 0, len;
     do {
         uint8_t *p = to + head;
-        len = n < r->max_out ? n : r->max_out;
-        if (len) memcpy(p, from, len);
+        len = n - done < r->max_out ? n - done : r->max_out;
+        if (len) memcpy(p, from + done, len);
         p += len;
         to[0] = (uint8_t)type;
         psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
@@ -5921,10 +5914,9 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
         if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
         k->seq++;
         to += len + extra;
-        from += len;
-        n -= len;
-    } while (n);
-    return need;
+        done += len;
+    } while (done < n);
+    return psi_rec_room(r, n);
 }
 
 /*==================================================================================================
@@ -5959,15 +5951,6 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     count = br_hmac_out(&h, out);
     psi_wipe(&h, sizeof h);
     return count;
-}
-
-/* The same of one string, with a secret that is used but once. */
-static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
-{
-    psi_secret k;
-    psi_keys_ready(&k, hash, secret, n);
-    psi_keys_mac(&k, &part, 1, out);
-    psi_wipe(&k, sizeof k);
 }
 
 /* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
@@ -6024,9 +6007,11 @@ static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *di
     psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
+    psi_reader part = psi_read_of(digest, n);
     psi_keys_ready(&k, hash, secret, n);
     psi_keys_expand(&k, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
+    psi_keys_ready(&k, hash, key, n);
+    psi_keys_mac(&k, &part, 1, out);
     psi_wipe(key, sizeof key);
     psi_wipe(&k, sizeof k);
 }
@@ -6458,6 +6443,8 @@ struct psi_hs {
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+#define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -7173,8 +7160,10 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
     psi_x509_alg alg = psi_auth_alg(s);
-    if ((leaf->only.kind != 0) != s->pss_key || !psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
-    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
+    if ((leaf->only.kind != 0) != s->pss_key) return 0;
+    if (!psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
+    if (version < PSI_TLS13) return 1;
+    return s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1;
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7499,8 +7488,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
-   PEER: only with a certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
+   certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7714,37 +7703,20 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each` have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
-    return slot->flat && memcmp(slot->flat, key, 32) == 0;
-}
-
-/* The newest session with this key; NULL: none. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
-{
-    psi_session_slot *best = NULL, *set;
-    size_t ways, i;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++)
-        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
-    return best;
-}
-
-/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
-{
-    psi_session_slot *set, *same = NULL, *place = NULL;
-    size_t ways, i, count = 0;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++) {
-        if (set[i].len == flat->n && memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
-        if (psi_sessions_is(&set[i], key)) {
-            count++;
-            if (!same || set[i].used < same->used) same = &set[i];
-        }
-        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
+    size_t ways, count = 0;
+    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot; /* it is there already */
+        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
+        count++;
+        if (!newest || slot->used > newest->used) newest = slot;
+        if (!oldest || slot->used < oldest->used) oldest = slot;
     }
-    return count >= each ? same : place;
+    return !flat ? newest : count >= each ? oldest : place;
 }
 
 /* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
@@ -7757,7 +7729,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+    place = psi_sessions_find(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -7778,24 +7750,33 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
-static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+typedef struct psi_ticket_key {
+    uint8_t id[PSI_TICKET_ID];
+    psi_secret secret;
+} psi_ticket_key;
+
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
+    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_keys_mac(&k->secret, &part, 1, once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
 
-/* Adds a key: what tells it in a ticket, and itself. */
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
+    psi_ticket_key k = PSI_ZERO;
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
-    psi_write(keys, id, PSI_TICKET_ID);
-    psi_write(keys, key, PSI_TICKET_KEY);
+    psi_reader part = psi_read_of("session 4", 9); /* the number of the flat form */
+    psi_keys_ready(&k.secret, br_sha256_ID, key, PSI_TICKET_KEY);
+    psi_keys_mac(&k.secret, &part, 1, id);
+    memcpy(k.id, id, PSI_TICKET_ID);
+    psi_write(keys, &k, sizeof k);
+    psi_wipe(&k, sizeof k);
 }
 
 /* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
@@ -7813,7 +7794,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
         code = psi_os_entropy(key, sizeof key);
         psi_ticket_add(&fresh, key);
         psi_wipe(key, sizeof key);
-        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
+        psi_write(&fresh, keys->p, keys->n ? sizeof(psi_ticket_key) : 0);
     }
     if (fresh.failed) code = PSOCKET_NOMEM;
     psi_write_free(code ? &fresh : keys);
@@ -7826,24 +7807,25 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
     int code;
     psi_os_lock(&tls->lock);
     code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
     psi_os_unlock(&tls->lock);
-    memcpy(head, entry, PSI_TICKET_ID);
+    memcpy(head, key.id, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(entry, sizeof entry);
+    psi_wipe(&key, sizeof key);
     return !code && !w->failed;
 }
 
@@ -7851,7 +7833,8 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
@@ -7859,15 +7842,14 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
-        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
-        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
-        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
+        memcpy(&key, keys->p + at, sizeof key);
+        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
     if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(key, sizeof key);
+    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
@@ -7884,7 +7866,7 @@ static void psi_session_recall(psi_hs *h)
     if (!h->name) return;
     psi_session_key(psi_read_of(h->name, strlen(h->name)), h->port, key);
     psi_os_lock(&tls->lock);
-    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key, NULL, 0)) != NULL) {
         s = psi_session_new(psi_sessions_flat(slot));
         if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->suite->version))) {
             psi_session_free(s);
@@ -7904,7 +7886,7 @@ static void psi_session_forget(psi_hs *h)
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
-    slot = psi_sessions_find(&h->tls->client_sessions, key);
+    slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
     if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
@@ -8417,7 +8399,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
     psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
     if (!ticket.n && id.n == 32) {
         psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, id.p);
+        slot = psi_sessions_find(all, id.p, NULL, 0);
         if (slot) slot->used = ++all->clock;
         if (slot) s = psi_session_new(psi_sessions_flat(slot));
         psi_os_unlock(&h->tls->lock);
@@ -8823,7 +8805,7 @@ static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
     if (is_message) psi_write_number(&h->flight, row->message, 1);
     if (is_message) at = psi_write_open(&h->flight, 3);
     h->next = row + 1;
-    if (row->write) row->write(h);
+    if (row->write) (row->write)(h); /* lwIP has a macro of that name */
     if (h->question) {
         h->next = row;
         if (!h->flight.failed) h->flight.n = start;
@@ -9245,6 +9227,12 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
+/* Is a list of so many elements longer than may be, or none at all? */
+static int psi_tls_odd(const void *list, size_t n, size_t most)
+{
+    return n > most || (n && !list);
+}
+
 /* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
@@ -9266,28 +9254,32 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite;
+   the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    int low = t->min_version ? t->min_version : PSI_TLS12;
+    int high = t->max_version ? t->max_version : PSI_TLS13, found = 0;
     size_t i, n = 0;
     if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
-                       "the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, "
+                       "0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
-        if (!built || s->version < low || s->version > high) continue;
+        if (!PSI_HAS(s->version) || !psi_tls_speaks(tls, s->version)) continue;
         tls->suites.items[n++] = s;
-        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
-        if (s->version > tls->max_version) tls->max_version = s->version;
+        found |= s->version == PSI_TLS13 ? 2 : 1;
     }
     tls->suites.count = n;
-    if (n) return 0;
-    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = found & 1 ? PSI_TLS12 : PSI_TLS13;
+    tls->max_version = found & 2 ? PSI_TLS13 : PSI_TLS12;
+    return n ? 0 : psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave "
+                           "no TLS version to speak");
 }
 
 /* Copies what options list, protocol names as they stand in a hello. */
@@ -9337,7 +9329,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
-    if (from->ask) return psi_x509_usable(leaf, e);
+    if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
     if (file) psi_wipe(file, text.n);
@@ -9353,7 +9345,7 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     psocket_error why = PSI_ZERO;
     size_t i;
     if (!t->identity_count) return 0;
-    if (!t->identities || t->identity_count > PSI_TLS_IDENTITIES)
+    if (psi_tls_odd(t->identities, t->identity_count, PSI_TLS_IDENTITIES))
         return psi_err(e, PSOCKET_INVALID, "identities: at most %d, and not NULL", PSI_TLS_IDENTITIES);
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
@@ -9374,13 +9366,13 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
-    if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
+    if (psi_tls_odd(t->spki_pins, t->spki_pin_count, 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+    if (psi_tls_odd(t->ticket_keys, t->ticket_key_count, PSI_TICKET_KEYS))
         return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
@@ -9488,14 +9480,15 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
-        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
+        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
+                             "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
-    if (e && code) *e = verdict;
-    else if (e) memset(e, 0, sizeof *e);
+    if (!code) memset(&verdict, 0, sizeof verdict);
+    if (e) *e = verdict;
     return code;
 }
 
@@ -9549,7 +9542,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
-            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key, NULL, 0);
             psi_os_unlock(&tls->lock);
             if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
@@ -9586,6 +9579,17 @@ static int psi_tls_exports(const char *label)
     return strlen(label) <= 249;
 }
 
+/* The channel binding tls-server-end-point (RFC 5929 4). */
+static ptrdiff_t psi_tls_endpoint(const psi_rec *r, void *out, size_t n)
+{
+    psi_session s;
+    psi_tlsinfo_read(r->info, &s);
+    if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+    if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
+    memcpy(out, s.endpoint.p, s.endpoint.n);
+    return (ptrdiff_t)s.endpoint.n;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -9594,14 +9598,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_secret k;
     psi_writer w = PSI_ZERO;
-    if (!strcmp(label, "tls-server-end-point")) {
-        psi_session s;
-        psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
-        if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
-        memcpy(out, s.endpoint.p, s.endpoint.n);
-        return (ptrdiff_t)s.endpoint.n;
-    }
+    if (!strcmp(label, "tls-server-end-point")) return psi_tls_endpoint(r, out, n);
     if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
     if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
@@ -9650,19 +9647,10 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
-{
-    (void)r; (void)p; (void)n;
-    memset(in, 0, sizeof *in);
-    return PSOCKET_UNSUPPORTED;
-}
-static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
-{
-    (void)role; (void)tls; (void)name; (void)port;
-    *out = NULL;
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
-}
-static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+#define psi_hs_open(r, p, n, in) ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_new(out, role, tls, name, port, e) \
+    ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
 #define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
 #define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
@@ -10226,7 +10214,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    if (d->names) psi_dns_release(d->names);
+    psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10716,6 +10704,7 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
+    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
@@ -10745,8 +10734,6 @@ static int psi_sock_hear(psocket *s)
 {
     int r = psi_sock_fill(s);
     if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    if (s->end_in == PSOCKET_TRUNCATED)
-        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
@@ -10896,7 +10883,7 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int i, k, n, left = -1;
+    int n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -10917,40 +10904,33 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    if (n > cap) n = cap;
-    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
-        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
-        if (k == i) continue;
-        fds[k].events |= fds[i].events;
-        fds[i--] = fds[--n];
-    }
-    return n < 0 ? (int)PSOCKET_OS : n;
+    return n < 0 ? (int)PSOCKET_OS : n < cap ? n : cap;
 }
 
-/* Would a call that receives not wait? Reads if that must be known. */
-static int psi_sock_readable(psocket *s)
-{
-    int os, r = 1;
-    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
-        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
-        fd.fd = s->fd;
-        fd.events = PSOCKET_READ;
-        return psi_os_poll(&fd, 1, 0, &os) != 0;
-    }
-    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
-    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
-}
-
-/* Would one that sends not wait? step: what psi_sock_step has just answered. */
-static int psi_sock_writable(psocket *s, int step)
+/* Does the transport say that it is ready for this event? */
+static int psi_sock_polled(psocket *s, int event)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int ms = -1, n, os;
-    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
-    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
-    if (step < 0) return 1; /* out of memory: the call tells */
-    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    int ms = -1, os, n = psi_sock_wants(s, event, fds, PSOCKET_POLLSET_MAX, &ms);
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
+   error that is for recv to tell. */
+static int psi_sock_readable(psocket *s)
+{
+    int r = 1;
+    if (s->state == PSI_LISTENING) return psi_listen_ready(s) != 0;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1)
+        r = !s->udp ? psi_sock_fill(s) : psi_sock_polled(s, PSOCKET_READ) ? 0 : (int)PSOCKET_WANT_READ;
+    return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
+}
+
+/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+static int psi_sock_writable(psocket *s, int step)
+{
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
 /* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
@@ -11121,7 +11101,7 @@ static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
     w->fired = 0;
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
@@ -11130,6 +11110,12 @@ static int psi_poll_look(psocket_watch *w)
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    for (i = 1; i < n; i++) { /* a descriptor can be watched once */
+        for (k = 0; fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
     r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
@@ -11174,20 +11160,31 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
+   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+static void psi_poll_tell(psocket_watch *w)
+{
+    const psocket *s = psi_poll_sock(w);
+    int events, way, late = 0;
+    if (w->given || w->link.next) return;
+    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(w);
+}
+
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
     for (i = 0; i < p->given_count; i++) {
         psocket_watch *w = p->given[i];
-        psocket *s = w ? psi_poll_sock(w) : NULL;
         if (!w) continue;
         w->given = 0;
-        if (!s) continue;
-        psi_sock_relax(s);
-        if (s->fd == -1 || psi_sock_unsent(s) || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
-            (w->events & ~w->one.events)) /* a full ring had reading switched off */
-            psi_watch_heat(w);
+        if (!w->is_sock) continue; /* the system tells */
+        psi_sock_relax(psi_poll_sock(w));
+        psi_poll_tell(w);
     }
     p->given_count = 0;
 }
@@ -11226,20 +11223,6 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
     w->events = (uint8_t)events;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
-}
-
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
-static void psi_poll_tell(psocket_watch *w)
-{
-    const psocket *s = psi_poll_sock(w);
-    int events, way, late = 0;
-    if (w->given || w->link.next) return;
-    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
-    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
-    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
-        (s->state == PSI_OPEN && (events & ~w->one.events)))
-        psi_watch_heat(w);
 }
 
 /*--- public */
@@ -11453,7 +11436,7 @@ static int psi_public_settle(psocket *s)
 static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+    if ((o->timeout_ms | o->attempt_delay_ms | o->backlog | o->keepalive | o->multicast_ttl) < 0)
         return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
@@ -11686,6 +11669,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     psocket_fd fd[2];
     psi_os_settings set;
     int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (b) *b = NULL;
     if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
     if (r) return r;
     if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");
