@@ -281,7 +281,8 @@ typedef struct psocket_tls_options {
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION */
+    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION; it is not
+                                    asked again when a session is resumed (session_cache -1 and tickets -1: none is) */
     const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
@@ -5868,7 +5869,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     in->data = p + 5;
     in->len = len;
     ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
-    if (!ours && r->skip >= len) {
+    if (!ours && len && r->skip >= len) { /* an empty one would cost nothing */
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
@@ -6454,10 +6455,9 @@ struct psi_hs {
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
 {
-    int64_t now;
-    if (tls->clock) return tls->clock(tls->clock_user);
-    now = psi_os_wallclock();
-    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+    int64_t low = tls->clock ? 0 : (int64_t)PSOCKET_BUILD_TIME, high = 253402300799; /* year 9999 */
+    int64_t now = tls->clock ? tls->clock(tls->clock_user) : psi_os_wallclock();
+    return now < low ? low : now < high ? now : high;
 }
 
 static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
@@ -9130,7 +9130,7 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         } else {
             alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
-        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+        if (!alert && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
