@@ -5723,7 +5723,8 @@ typedef struct psi_rec {
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
-    uint8_t server, quiet; /* quiet: records without data in a row */
+    uint8_t server;
+    uint8_t quiet, tickets; /* records without data, and tickets, since there was data */
     uint8_t open;          /* the handshake is over */
     uint8_t update;        /* a KeyUpdate has to go ahead of the next data */
     uint8_t exports;       /* exporters may be used */
@@ -5792,7 +5793,7 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
     int warning = in->type == PSI_REC_ALERT && in->len == 2 && in->data[0] == PSI_REC_WARNING;
     if (warning && in->data[1] != PSI_ALERT_CLOSE_NOTIFY) r->quiet = (uint8_t)(r->quiet + PSI_REC_WARNINGS);
     else if (!in->len || (in->type == PSI_REC_CCS && r->version != PSI_TLS12)) r->quiet++;
-    else if (in->type == PSI_REC_APPDATA) r->quiet = 0;
+    else if (in->type == PSI_REC_APPDATA) r->quiet = r->tickets = 0;
     return r->quiet > PSI_REC_QUIET;
 }
 
@@ -9111,6 +9112,7 @@ static int64_t psi_late_limit(const psi_rec *r, int message)
 static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 {
     uint32_t at = 0;
+    uint8_t *count;
     int alert = 0;
     if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
@@ -9130,7 +9132,8 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         } else {
             alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
-        if (!alert && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+        count = *p == PSI_MSG_NEW_SESSION_TICKET ? &r->tickets : &r->quiet;
+        if (!alert && ++*count > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
