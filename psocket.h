@@ -4599,7 +4599,7 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    enum { VERSION, NUMBER, CURVE, POINT, FIELDS };
+    enum { VERSION, NUMBER, CURVE, PUBLIC, FIELDS };
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
@@ -4607,7 +4607,7 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     if (!named) return PSI_X509_CURVES;
     if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->point = v[POINT];
+    k->point = v[PUBLIC];
     k->ec.curve = named;
     k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
@@ -8837,7 +8837,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->rest = left - size;
         h->next = row + 1;
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
-        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
         return size;
     }
