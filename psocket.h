@@ -217,7 +217,7 @@ typedef struct psocket_error {
    psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. Strings are copied. */
+/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -523,7 +523,7 @@ PSOCKET_API int psocket_isopen(psocket *s);
 /* 1 for a UDP socket. */
 PSOCKET_API int psocket_isudp(const psocket *s);
 
-/* Changes options.timeout_ms; what is under way begins its time anew. */
+/* Changes options.timeout_ms (below 0: none); what is under way begins its time anew. */
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 
 /* Switches between blocking and nonblocking. */
