@@ -10542,6 +10542,7 @@ static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (!s->end_out && !psi_sock_unsent(s) && s->fd != -1) return 0; /* nearly always */
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
@@ -11109,6 +11110,8 @@ static int psi_poll_look(psocket_watch *w)
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
