@@ -217,7 +217,7 @@ typedef struct psocket_error {
    psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. Strings are copied. */
+/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -523,7 +523,7 @@ PSOCKET_API int psocket_isopen(psocket *s);
 /* 1 for a UDP socket. */
 PSOCKET_API int psocket_isudp(const psocket *s);
 
-/* Changes options.timeout_ms; what is under way begins its time anew. */
+/* Changes options.timeout_ms (below 0: none); what is under way begins its time anew. */
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 
 /* Switches between blocking and nonblocking. */
@@ -6692,7 +6692,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
 /* Applies what the peer wants of these two, once the version is known. */
 static void psi_ext_limits(psi_hs *h)
 {
-    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u)
+    unsigned limit = h->limit ? h->limit - (PSI_IS13(h) ? 1u : 0u)
                      : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
     h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
     if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
@@ -7983,7 +7983,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     uint8_t digest[PSI_HASH_MAX];
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
@@ -8242,24 +8242,23 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
     const psi_suite *suite;
     psi_reader id;
-    int retry, extension;
+    int extension;
     psi_read_copy(&m, h->randoms + 32, 32);
-    retry = !memcmp(h->randoms + 32, psi_hello_retry, 32);
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
-    if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
     if (!extension) version = legacy;
+    else if (legacy != PSI_TLS12) version = 0;
+    if (psi_client_version(h, version, extension)) return -1;
     if (!suite || suite->version != version || compression || (h->retried && suite != h->suite))
         return psi_hs_illegal(h, compression ? "compression method was not offered"
                           : "cipher suite was not offered");
     h->suite = suite;
     h->version = h->rec->version = (uint16_t)version;
-    if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
-    return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
+    return PSI_IS13(h) ? psi_client13_hello(h, m, id) : psi_client12_hello(h, m, id);
 }
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
@@ -8278,23 +8277,32 @@ static int psi_tls_name(const char *name, char out[256])
     return name[n] ? 0 : 2; /* no address ends with a dot */
 }
 
-/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
-   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
-static int psi_client_begin(psi_hs *h, const char *name, int port)
+/* Notes whom a client wants to speak to. */
+static int psi_client_name(psi_hs *h, const char *name)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 1, code;
-    const psi_session *s;
-    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
+    int kind = name ? psi_tls_name(name, host) : 0;
+    if (!name && (h->tls->insecure_no_name || h->tls->insecure_no_verify)) return 0;
+    if (!name)
         return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
                            "starttls needs the server's name: nothing can be verified without it");
     if (!kind)
         return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
-    h->port = (uint16_t)port;
     h->is_address = kind == 2;
-    h->name = name ? psi_strdup(host) : NULL;
+    h->name = psi_strdup(host);
+    return h->name ? 0 : psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+}
+
+/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
+   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
+static int psi_client_begin(psi_hs *h, const char *name, int port)
+{
+    const psi_session *s;
+    int code;
+    if (psi_client_name(h, name)) return -1;
+    h->port = (uint16_t)port;
     h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+    if (!h->k) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
@@ -8316,8 +8324,7 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
-    h->rec->from = h->now;
-    if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
+    if (PSI_IS13(h) || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
     if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
@@ -8376,7 +8383,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
-    if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
+    if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
@@ -8486,8 +8493,6 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
-        return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
     if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
@@ -8500,7 +8505,6 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = h->asked;
-    if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
@@ -8509,38 +8513,28 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 
 /* --- the server: TLS 1.3 */
 
-/* A ticket of the session s. 0: it cannot be made. */
-static int psi_server13_ticket(psi_rec *r, psi_session *s, int number, psi_writer *w)
-{
-    uint8_t nonce = (uint8_t)number, random[4];
-    uint32_t start = w->n, at;
-    psi_reader age;
-    if (psi_os_entropy(random, sizeof random)) return 0;
-    age = psi_read_of(random, sizeof random);
-    s->age_add = psi_read_number(&age, 4);
-    psi_hs13_psk(r, psi_read_of(&nonce, 1), s->secret);
-    psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
-    at = psi_write_open(w, 3);
-    psi_write_number(w, PSI_SESSION_TIME, 4);
-    psi_write_number(w, s->age_add, 4);
-    psi_write_vector(w, &nonce, 1, 1);
-    if (!psi_ticket_write(r->tls, r->from, s, w)) {
-        if (!w->failed) w->n = start;
-        return 0;
-    }
-    psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
-    psi_write_number(w, (uint64_t)(((random[0] & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
-    psi_write_close(w, at, 3);
-    return 1;
-}
-
 /* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
 static void psi_server13_tickets(psi_rec *r, psi_writer *w)
 {
     psi_session s;
-    int i;
-    if (psi_server_session(r->tls, r->info, r->from, &s)) return;
-    for (i = 0; i < r->tls->tickets && psi_server13_ticket(r, &s, i, w); i++) {}
+    uint8_t nonce;
+    int made = !psi_server_session(r->tls, r->info, r->from, &s);
+    for (nonce = 0; made && nonce < r->tls->tickets; nonce++) {
+        uint32_t start = w->n, random = 0, at;
+        made = !psi_os_entropy(&random, sizeof random);
+        s.age_add = random;
+        psi_hs13_psk(r, psi_read_of(&nonce, 1), s.secret);
+        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+        at = psi_write_open(w, 3);
+        psi_write_number(w, PSI_SESSION_TIME, 4);
+        psi_write_number(w, s.age_add, 4);
+        psi_write_vector(w, &nonce, 1, 1);
+        made = made && psi_ticket_write(r->tls, r->from, &s, w);
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, (uint64_t)(((random & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
+        psi_write_close(w, at, 3);
+        if (!made && !w->failed) w->n = start;
+    }
     psi_wipe(&s, sizeof s);
 }
 
@@ -8570,18 +8564,6 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
         h->resumed = (uint8_t)i;
     }
     return 0;
-}
-
-/* What a hello of TLS 1.3 must have (RFC 8446 9.2). */
-static int psi_server13_complete(psi_hs *h, const psi_offer *o)
-{
-    const char *lacks = NULL;
-    if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
-    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
-    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
-    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 /* HelloRetryRequest has been written: everything begins again. */
@@ -8629,7 +8611,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
+    if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
@@ -8661,9 +8643,21 @@ static int psi_server_version(psi_hs *h, const psi_offer *o)
                            : o->speaks & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
     h->version = h->rec->version = (uint16_t)version;
     psi_ext_limits(h);
-    if (!o->alpn.n || !h->tls->alpn.n || psi_ext_choose_alpn(h, o->alpn)) return 0;
-    return psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
-                       "the client offers none of this server's application protocols");
+    return 0;
+}
+
+/* What a hello must have: of TLS 1.2 uncompressed points (RFC 8422 5.1.2), of TLS 1.3 more (RFC 8446 9.2). */
+static int psi_server_complete(psi_hs *h, const psi_offer *o)
+{
+    const char *lacks = NULL;
+    int pointless = o->points.n && !memchr(o->points.p, 0, o->points.n);
+    if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
+    if (!o->groups.n) lacks = "hello lacks supported_groups";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
+    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
+    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
+    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
+    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 static int psi_server_hello(psi_hs *h, psi_reader m)
@@ -8674,10 +8668,13 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
-             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
-    if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
-    else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
+        failed = psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                             "the client offers none of this server's application protocols");
+    if (!failed) failed = psi_server_complete(h, &o) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
+    if (!PSI_IS13(h) && psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
+    if (!failed) failed = PSI_IS13(h) ? psi_server13_hello(h, &o) : psi_server12_hello(h, &o);
     h->offer = NULL;
     return failed;
 }
@@ -8686,12 +8683,11 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 static void psi_server_finish(psi_hs *h)
 {
     psi_session s;
-    if (h->version == PSI_TLS13 && h->will_ticket) {
+    if (PSI_IS13(h) && h->will_ticket) {
         h->rec->tls = psocket_tls_retain(h->tls);
-        h->rec->from = h->now;
         h->rec->ahead = psi_server13_tickets;
     }
-    if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
+    if (PSI_IS13(h) || h->resumed || h->will_ticket || !h->id_len) return;
     if (psi_server_session(h->tls, h->info, h->now, &s)) return;
     memcpy(s.secret, h->k->secret, 48);
     psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
@@ -9047,6 +9043,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 /* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
 static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
 {
+    h->rec->from = h->now;
     h->role->finish(h);
     *rec = h->rec;
     *info = h->info;
@@ -9098,7 +9095,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
     int wish = r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST;
-    if (r->version == PSI_TLS12) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
+    if (!PSI_IS13(r)) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
     if (message == PSI_MSG_NEW_SESSION_TICKET && !r->server) return 2 * PSI_HELLO_MAX;
     return message == PSI_MSG_KEY_UPDATE ? 1 : -1;
 }
@@ -9108,7 +9105,7 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 {
     uint32_t at = 0;
     int alert = 0;
-    if (!in->len && r->version == PSI_TLS13) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9120,7 +9117,7 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (r->version == PSI_TLS12) {
+        if (!PSI_IS13(r)) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
         } else {
@@ -9164,7 +9161,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
 static PSI_UNUSED size_t psi_hs_room(psi_rec *r, int type, size_t n)
 {
     size_t room = psi_rec_room(r, n);
-    if (type != PSI_REC_APPDATA || r->version != PSI_TLS13) return room;
+    if (type != PSI_REC_APPDATA || !PSI_IS13(r)) return room;
     if (r->ahead) {
         r->ahead(r, &r->first);
         r->ahead = NULL;
@@ -10542,6 +10539,7 @@ static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (!s->end_out && !psi_sock_unsent(s) && s->fd != -1) return 0; /* nearly always */
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
@@ -11109,6 +11107,8 @@ static int psi_poll_look(psocket_watch *w)
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
