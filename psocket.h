@@ -217,7 +217,7 @@ typedef struct psocket_error {
    psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. Strings are copied. */
+/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -524,7 +524,7 @@ PSOCKET_API int psocket_isopen(psocket *s);
 /* 1 for a UDP socket. */
 PSOCKET_API int psocket_isudp(const psocket *s);
 
-/* Changes options.timeout_ms; what is under way begins its time anew. */
+/* Changes options.timeout_ms (below 0: none); what is under way begins its time anew. */
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 
 /* Switches between blocking and nonblocking. */
@@ -4600,7 +4600,7 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    enum { VERSION, NUMBER, CURVE, POINT, FIELDS };
+    enum { VERSION, NUMBER, CURVE, PUBLIC, FIELDS };
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
@@ -4608,7 +4608,7 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     if (!named) return PSI_X509_CURVES;
     if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->point = v[POINT];
+    k->point = v[PUBLIC];
     k->ec.curve = named;
     k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
@@ -8841,7 +8841,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->rest = left - size;
         h->next = row + 1;
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
-        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
         return size;
     }
@@ -10554,6 +10554,7 @@ static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (!s->end_out && !psi_sock_unsent(s) && s->fd != -1) return 0; /* nearly always */
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
@@ -11121,6 +11122,8 @@ static int psi_poll_look(psocket_watch *w)
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
