@@ -8,9 +8,8 @@
  *     #define PSOCKET_IMPLEMENTATION      // in exactly one C or C++ file
  *     #include "psocket.h"
  *
- * and link with BearSSL (-lbearssl) unless PSOCKET_NO_TLS is defined, with -pthread on POSIX unless
- * PSOCKET_NO_THREADS is, and with ws2_32, crypt32, bcrypt (and advapi32 for BearSSL) on Windows. Every
- * other file includes it bare. Define PSOCKET_LUA beside PSOCKET_IMPLEMENTATION for luaopen_psocket.
+ * and link with -lbearssl (but with PSOCKET_NO_TLS), on POSIX with -pthread (but with PSOCKET_NO_THREADS), on
+ * Windows with ws2_32, crypt32, bcrypt and, for BearSSL, advapi32. Other files include it bare.
  *
  * A CLIENT
  *
@@ -45,12 +44,11 @@
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
  * BLOCKING AND NONBLOCKING are the same functions. With options.nonblocking a call that would wait answers
- * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE; call it again once psocket_wait, a psocket_poller or the
- * descriptors of psocket_pollset say so. A blocking call waits no longer than its timeout.
+ * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE: call it again once psocket_wait, a poller or psocket_pollset says
+ * so. A blocking call waits no longer than its timeout.
  *
- * THREADS: one socket, one thread at a time. Different sockets on different threads need no lock, and a
- * psocket_tls may be shared by all of them. A TLS socket belongs to one process. The library starts
- * short-lived threads to resolve names.
+ * THREADS: one socket, one thread at a time; different sockets need no lock and may share a psocket_tls. A TLS
+ * socket belongs to one process. Names are resolved on short-lived threads.
  *
  * MACROS                     scope           meaning
  * PSOCKET_IMPLEMENTATION     one file        compile the implementation here
@@ -223,28 +221,27 @@ typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *h
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
-    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, accept ...), of a send since bytes last
-                                 left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
+    int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
+                                 nonblocking operation lasts from its first WANT_* to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
-                                 many again; 0 never */
-    const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
+    int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
+                                 after as many again; 0 never */
+    const char *local;        /* connect: the numeric address to come from; NULL: any */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
-                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
-    int v6only;               /* listen: no IPv4 traffic, which "::" and no address take, too, where the system can */
+    int reuse_port;           /* listen: sockets may share address and port (SO_REUSEPORT); streams on Windows
+                                 and lwIP: PSOCKET_UNSUPPORTED */
+    int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
-                                 system chooses */
-    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
-                                 to live as long as a listener; may be NULL */
+    psocket_error *error;     /* filled when no socket can be made, also by psocket_accept: it has to live as
+                                 long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -344,8 +341,8 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
+/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
+   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
@@ -355,8 +352,8 @@ typedef struct psocket_transport {
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
-       would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
+       if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -368,33 +365,33 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
-   connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
-   sent, and nobody else is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On
-   error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
+   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
+   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
+   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
+   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
-/* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
-   "[v6]:port" or "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received.
-   Does not block. Accepted sockets inherit opt. */
+/* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
+   block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
+   is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists already: a connected stream (from inetd, socketpair, another library), a
-   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd from then on, on success only; makes it
-   nonblocking for the system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
+   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
+   system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive the socket. user goes to each of its functions; the
-   transport is closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
+   closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
 /* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
@@ -406,33 +403,32 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   TLS bytes taken may wait in the socket until psocket_flush, psocket_poller_wait or the next call: of what is sent in a
-   poller's turn the first leaves at once, the rest together. UDP: one datagram, which may be empty;
-   a stream takes len 0 for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
+   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
+   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
-/* Hands what a nonblocking psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
+/* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty
-   datagram), WANT_*, or how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE.
-   Chunks before the end come first. A clean end stays one, also when a later psocket_send meets the reset of a peer that
-   is gone and answers RESET. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
+   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
+   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
-/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
+/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 
-/* Puts a copy of a chunk in front of all others. data may be what psocket_recv just returned. 0 or an error. */
+/* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
+   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
-   found within them; nothing is taken), which may be more than recv_limit. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
+   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -441,10 +437,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
-   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. A peer that is still sending hears a reset, which can
-   take from it what was sent last. Who has answered before all was read (an HTTP server that refuses an upload) ends in
-   stages: psocket_shutdown, then psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
+   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
+   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
+   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -508,8 +504,8 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
-   are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
+   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -521,7 +517,7 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
 /* PSOCKET_CLIENT or PSOCKET_SERVER. */
 PSOCKET_API int psocket_getside(const psocket *s);
 
-/* 1 while the connection is open in both directions; notices the peer's close without taking data; never blocks. */
+/* 1 while open in both directions; notices the peer's close without taking data; never blocks. */
 PSOCKET_API int psocket_isopen(psocket *s);
 
 /* 1 for a UDP socket. */
@@ -533,12 +529,12 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor of s, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   it has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
+   s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
-   NULL. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
+   none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -553,49 +549,49 @@ PSOCKET_API const char *psocket_codename(int code);
    Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
-   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
-   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
+   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
+   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
+   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
-   the longest wait, -1 for ever) to the next deadline; *ms is 0 when a call would not wait. Afterwards call psocket_step
-   or the data call again. Returns how many there are (at most PSOCKET_POLLSET_MAX), or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
+   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
+   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
-   thread at a time, except psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
+   at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass. Replaces what was set before for s;
-   freeing or closing a socket removes it. A socket is in one poller at a time (PSOCKET_BUSY). Connecting and handshaking
-   are driven by psocket_poller_wait. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
+   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
+   handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, and is the handle for what is set later (events 0 and timeout_ms -1: nothing for
-   now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: reported when a signal has
-   interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
+   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
 /* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. When
-   something is removed from the poller (or freed) its entry in the array is cleared: user becomes NULL, events 0. */
+   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
+   is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
 /* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has no such thing. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -2297,20 +2293,28 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
-/* 0 if the path is gone. */
 #if PSI_OS_UNIX
-static PSI_UNUSED int psi_os_unlink(const char *path)
+/* What tells the file at a path from others that come after it; 0: none. */
+static PSI_UNUSED uint64_t psi_os_inode(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    return PSI_OS_64(lstat)(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+/* 0 if the path is gone. Only a socket is removed, and only this one if inode is not 0. */
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 {
     struct PSI_OS_64(stat) st;
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode))
+    if (!S_ISSOCK(st.st_mode) || (inode && st.st_ino != inode))
         return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
+#define psi_os_inode(path) ((void)(path), (uint64_t)0)
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2340,7 +2344,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
-    if (r && path) psi_os_unlink(path);
+    if (r && path) psi_os_unlink(path, 0);
     return r;
 }
 
@@ -2910,20 +2914,13 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
-   kernel's copy overtakes itself. Small buffers are not worth it. */
-static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
-{
-    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
-    if (n < 4096) return 0;
-    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
-}
-
-/* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
+   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
     uint8_t *buf = r->buf;
+    uintptr_t at;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
     need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
@@ -2933,7 +2930,9 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
         buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
     }
-    psi_ring_move(r, buf, cap, psi_ring_place(buf, live, n));
+    at = n < 4096 ? 0 : (64 - ((uintptr_t)buf + live) % 64) % 64;
+    if (n >= 4096 && ((uintptr_t)buf + live + at) % 4096 == 0) at += 64;
+    psi_ring_move(r, buf, cap, (uint32_t)at);
     return 0;
 }
 
@@ -3910,9 +3909,9 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
         n = psi_x509_find(s, ".", 1);
         if (n == 0 || n > 63 || s.p[0] == '-' || s.p[n - 1] == '-') return 0;
         for (letters = 0, i = 0; i < n; i++) {
-            int c = psi_lower(s.p[i]), digit = c >= '0' && c <= '9';
-            if (!digit && (c < 'a' || c > 'z') && c != '_' && c != '-') return 0;
-            letters |= !digit;
+            int c = psi_lower(s.p[i]), letter = (c >= 'a' && c <= 'z') || c == '_' || c == '-';
+            if (!letter && (c < '0' || c > '9')) return 0;
+            letters |= letter;
         }
         more = n < s.n;
         s = psi_x509_after(s, n + (size_t)more);
@@ -4046,10 +4045,9 @@ static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
     c->which.n = 0;
 }
 
-/* What is demanded of certificates that are not trusted themselves. */
-static void psi_x509_demand(psi_x509_cert *c, int ok, const char *why)
+static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
 {
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, why);
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4096,7 +4094,7 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
         c->alg.kind = 0;
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    psi_x509_demand(c, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
@@ -4231,19 +4229,15 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         critical = v[1].n && *v[1].p;
         id = psi_x509_id(v[0]);
         before = c->when;
-        if (psi_x509_repeats(list, v[0]))
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension");
+        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
         if (!known && critical)
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        if (known && !psi_x509_read_extension(c, id, v[2], critical)) {
-            critical |= id <= PSI_OID_POLICY_LIMITS;
-            psi_x509_flaw(c, critical ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED,
-                          "has a malformed extension");
-        }
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
+                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
         if (c->when != before) c->which = v[0];
     }
-    if (!list.p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
+    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
 }
 
 /* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
@@ -4252,16 +4246,16 @@ static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509
 {
     psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
     if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
     psi_x509_read(rest, "?=y?=z=.", v);
     if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
                     "has bytes after its body, or malformed identifiers");
-    psi_x509_demand(c, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
                     "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
                     "lacks an issuer or a subject");
-    psi_x509_demand(c, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
     if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
         psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
@@ -4275,9 +4269,8 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    if (!psi_x509_read(c->der, "(=e=e=.)", v))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
-    psi_x509_demand(c, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
     psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
@@ -4286,16 +4279,15 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->issuer_hash = psi_x509_name_hash(c->issuer);
     c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    if (!c->subject_hash) psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed subject");
-    if (!psi_x509_read_key(c))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed public key");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
     psi_x509_read_alg(c, v[SIGNED]);
-    psi_x509_demand(c, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
-    psi_x509_demand(c, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
     dates = psi_x509_seq(v[DATES]);
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
-    psi_x509_demand(c, psi_x509_end(dates), "has malformed dates");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
     psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
@@ -4315,11 +4307,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 /* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
-    psi_x509_text subject = {NULL, 0, 0}, issuer;
-    subject.p = buf;
-    subject.size = buf_size / 2;
-    issuer = subject;
-    issuer.p += subject.size;
+    size_t half = buf_size / 2;
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
     *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
@@ -4476,25 +4465,29 @@ typedef struct psi_x509_chain {
     size_t count, room, bytes;
 } psi_x509_chain;
 
-/* Takes the last one away. */
-static void psi_x509_chain_pop(psi_x509_chain *c)
-{
-    psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
-}
-
 static void psi_x509_chain_free(psi_x509_chain *c)
 {
-    while (c->count) psi_x509_chain_pop(c);
+    while (c->count) psi_free((void *)(uintptr_t)c->certs[--c->count].der.p);
     psi_free(c->certs);
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
-static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
+/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
+enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
+   read: PSOCKET_TLS_PEM. */
+static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
-    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
+    uint8_t *copy;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
+        if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
+    copy = (uint8_t *)psi_alloc(len + 1);
     if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
     if (!copy || !certs) {
         psi_free(copy);
@@ -4502,34 +4495,14 @@ static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
     }
     c->certs = (psi_x509_cert *)certs;
     c->room = room;
-    if (der.n) memcpy(copy, der.p, der.n);
-    psi_x509_parse(&c->certs[c->count++], copy, der.n);
-    return 0;
-}
-
-/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
-{
-    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
     c->bytes += charge;
-    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
-}
-
-/* The same for an anchor, unless it is known or cannot be read: PSOCKET_TLS_PEM. */
-static int psi_x509_anchor_add(psi_x509_chain *c, psi_x509_span der)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++)
-        if (psi_x509_same(c->certs[i].der, der)) return 0;
-    if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-    if (c->certs[i].when < PSI_X509_UNREADABLE) return 0;
-    psi_x509_chain_pop(c);
+    if (len) memcpy(copy, der, len);
+    psi_x509_parse(&c->certs[c->count++], copy, len);
+    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    psi_free(copy);
+    c->count--;
     return PSOCKET_TLS_PEM;
 }
-
-/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
-enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
    which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
@@ -4562,7 +4535,7 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
     unsigned long good = 0;
     uint8_t *buf;
     while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
+        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
         psi_free(buf);
         if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
         good += !r;
@@ -5156,20 +5129,15 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    switch (code) {
-    case PSOCKET_NOMEM: return 80;                  /* internal_error */
-    case PSOCKET_TLS_NO_TRUST:
-    case PSOCKET_CERT_UNTRUSTED:
-    case PSOCKET_CERT_SELF_SIGNED:
-    case PSOCKET_CERT_NOT_CA: return 48;            /* unknown_ca */
-    case PSOCKET_CERT_EXPIRED:
-    case PSOCKET_CERT_NOT_YET_VALID: return 45;     /* certificate_expired */
-    case PSOCKET_CERT_USAGE:
-    case PSOCKET_CERT_ALGORITHM:
-    case PSOCKET_CERT_CRITICAL: return 43;          /* unsupported_certificate */
-    case PSOCKET_CERT_REJECTED: return 46;          /* certificate_unknown */
-    default: return 42;                             /* bad_certificate */
-    }
+    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
+        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+    };
+    size_t i;
+    for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
+        if (alerts[i][0] == code) return alerts[i][1];
+    return 42; /* bad_certificate */
 }
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
@@ -5705,8 +5673,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
-   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
+   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5840,13 +5808,15 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
-static int psi_rec_unpad(psi_rec_in *in)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
-    if (!in->len) return 0;
-    in->type = in->data[--in->len];
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+    in->type = in->len ? in->data[--in->len] : 0;
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
+           : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5863,8 +5833,8 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
     int type = p[0];
     if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
-    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (type == PSI_REC_APPDATA ? !sealed && !r->skip : sealed && r->version == PSI_TLS13)
+        return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
     return PSI_ALERT_NONE;
@@ -5903,8 +5873,8 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    alert = psi_rec_content(r, in, hidden);
+    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -5927,11 +5897,11 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 {
     psi_key *k = &r->out;
     const uint8_t *from = (const uint8_t *)data;
-    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), done = 0, len;
     do {
         uint8_t *p = to + head;
-        len = n < r->max_out ? n : r->max_out;
-        if (len) memcpy(p, from, len);
+        len = n - done < r->max_out ? n - done : r->max_out;
+        if (len) memcpy(p, from + done, len);
         p += len;
         to[0] = (uint8_t)type;
         psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
@@ -5944,10 +5914,9 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
         if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
         k->seq++;
         to += len + extra;
-        from += len;
-        n -= len;
-    } while (n);
-    return need;
+        done += len;
+    } while (done < n);
+    return psi_rec_room(r, n);
 }
 
 /*==================================================================================================
@@ -5982,15 +5951,6 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     count = br_hmac_out(&h, out);
     psi_wipe(&h, sizeof h);
     return count;
-}
-
-/* The same of one string, with a secret that is used but once. */
-static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
-{
-    psi_secret k;
-    psi_keys_ready(&k, hash, secret, n);
-    psi_keys_mac(&k, &part, 1, out);
-    psi_wipe(&k, sizeof k);
 }
 
 /* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
@@ -6047,9 +6007,11 @@ static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *di
     psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
+    psi_reader part = psi_read_of(digest, n);
     psi_keys_ready(&k, hash, secret, n);
     psi_keys_expand(&k, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
+    psi_keys_ready(&k, hash, key, n);
+    psi_keys_mac(&k, &part, 1, out);
     psi_wipe(key, sizeof key);
     psi_wipe(&k, sizeof k);
 }
@@ -6481,6 +6443,8 @@ struct psi_hs {
     psi_tlsinfo *info;           /* made when the handshake is over, or for a ticket */
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
+
+#define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -7196,8 +7160,10 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
     psi_x509_alg alg = psi_auth_alg(s);
-    if ((leaf->only.kind != 0) != s->pss_key || !psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
-    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
+    if ((leaf->only.kind != 0) != s->pss_key) return 0;
+    if (!psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
+    if (version < PSI_TLS13) return 1;
+    return s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1;
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7397,7 +7363,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, PSI_X509_CHAIN, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
@@ -7522,8 +7488,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
-   PEER: only with a certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
+   certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7737,37 +7703,20 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each` have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
 {
-    return slot->flat && memcmp(slot->flat, key, 32) == 0;
-}
-
-/* The newest session with this key; NULL: none. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
-{
-    psi_session_slot *best = NULL, *set;
-    size_t ways, i;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++)
-        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
-    return best;
-}
-
-/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
-{
-    psi_session_slot *set, *same = NULL, *place = NULL;
-    size_t ways, i, count = 0;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++) {
-        if (set[i].len == flat->n && memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
-        if (psi_sessions_is(&set[i], key)) {
-            count++;
-            if (!same || set[i].used < same->used) same = &set[i];
-        }
-        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
+    size_t ways, count = 0;
+    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot; /* it is there already */
+        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
+        count++;
+        if (!newest || slot->used > newest->used) newest = slot;
+        if (!oldest || slot->used < oldest->used) oldest = slot;
     }
-    return count >= each ? same : place;
+    return !flat ? newest : count >= each ? oldest : place;
 }
 
 /* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
@@ -7780,7 +7729,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+    place = psi_sessions_find(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -7801,24 +7750,33 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
-static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+typedef struct psi_ticket_key {
+    uint8_t id[PSI_TICKET_ID];
+    psi_secret secret;
+} psi_ticket_key;
+
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
+    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_keys_mac(&k->secret, &part, 1, once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
 
-/* Adds a key: what tells it in a ticket, and itself. */
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
+    psi_ticket_key k = PSI_ZERO;
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
-    psi_write(keys, id, PSI_TICKET_ID);
-    psi_write(keys, key, PSI_TICKET_KEY);
+    psi_reader part = psi_read_of("session 4", 9); /* the number of the flat form */
+    psi_keys_ready(&k.secret, br_sha256_ID, key, PSI_TICKET_KEY);
+    psi_keys_mac(&k.secret, &part, 1, id);
+    memcpy(k.id, id, PSI_TICKET_ID);
+    psi_write(keys, &k, sizeof k);
+    psi_wipe(&k, sizeof k);
 }
 
 /* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
@@ -7836,7 +7794,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
         code = psi_os_entropy(key, sizeof key);
         psi_ticket_add(&fresh, key);
         psi_wipe(key, sizeof key);
-        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
+        psi_write(&fresh, keys->p, keys->n ? sizeof(psi_ticket_key) : 0);
     }
     if (fresh.failed) code = PSOCKET_NOMEM;
     psi_write_free(code ? &fresh : keys);
@@ -7849,24 +7807,25 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
     int code;
     psi_os_lock(&tls->lock);
     code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
     psi_os_unlock(&tls->lock);
-    memcpy(head, entry, PSI_TICKET_ID);
+    memcpy(head, key.id, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(entry, sizeof entry);
+    psi_wipe(&key, sizeof key);
     return !code && !w->failed;
 }
 
@@ -7874,7 +7833,8 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
@@ -7882,15 +7842,14 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
-        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
-        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
-        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
+        memcpy(&key, keys->p + at, sizeof key);
+        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
+    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
     if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(key, sizeof key);
+    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
@@ -7907,7 +7866,7 @@ static void psi_session_recall(psi_hs *h)
     if (!h->name) return;
     psi_session_key(psi_read_of(h->name, strlen(h->name)), h->port, key);
     psi_os_lock(&tls->lock);
-    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key, NULL, 0)) != NULL) {
         s = psi_session_new(psi_sessions_flat(slot));
         if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->suite->version))) {
             psi_session_free(s);
@@ -7927,7 +7886,7 @@ static void psi_session_forget(psi_hs *h)
     uint8_t key[32];
     psi_session_key(h->session->name, h->session->port, key);
     psi_os_lock(&h->tls->lock);
-    slot = psi_sessions_find(&h->tls->client_sessions, key);
+    slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
     if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
@@ -8053,17 +8012,28 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
-static void psi_hs12_keys(psi_hs *h)
+/* The master secret: that of the session that is resumed, or from what was exchanged (RFC 5246 8.1, RFC 7627 4), all messages
+   so far being in the transcript; and from it the keys that come into force with ChangeCipherSpec (RFC 5246 6.3). */
+static int psi_hs12_keys(psi_hs *h)
 {
+    psi_secret *ready = &h->k->ready;
     psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
     psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
-    uint8_t block[2 * (32 + 12)], server_first[64];
+    uint8_t block[2 * (32 + 12)], digest[PSI_HASH_MAX], server_first[64];
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    if (h->resumed) {
+        memcpy(h->k->secret, h->session->secret, 48);
+    } else {
+        psi_transcript_digest(&h->transcript, digest);
+        psi_keys_ready(ready, h->suite->hash, h->k->secret, h->k->secret_len);
+        psi_wipe(h->k->secret, sizeof h->k->secret);
+        psi_keys_prf(ready, h->ems ? "extended master secret" : "master secret",
+                     h->ems ? psi_read_of(digest, h->suite->len) : psi_read_of(h->randoms, 64), h->k->secret, 48);
+    }
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
-    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8071,32 +8041,26 @@ static void psi_hs12_keys(psi_hs *h)
     memcpy(server->iv, block + 2 * n + iv, iv);
     psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
-    if (!h->ems) return;
+    if (!h->ems) return 0;
     h->rec->exports = 1;
     memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
-}
-
-/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static int psi_hs12_master(psi_hs *h)
-{
-    uint8_t digest[PSI_HASH_MAX];
-    psi_reader seed = psi_read_of(h->randoms, 64);
-    psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
-    psi_hs12_keys(h);
     return 0;
 }
 
-/* Goes on with the session that is resumed. */
-static int psi_hs12_resume(psi_hs *h)
+/* Our half of the key exchange: ServerKeyExchange, which is signed, and ClientKeyExchange (RFC 8422 5.4 and 5.7). */
+static int psi_hs12_write_key(psi_hs *h)
 {
-    memcpy(h->k->secret, h->session->secret, 48);
-    psi_hs12_keys(h);
-    return 0;
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
+    if (h->role->server) psi_write_number(w, PSI_NAMED_CURVE, 1);
+    if (h->role->server) psi_write_number(w, kex->group->number, 2);
+    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
+    if (!h->role->server) return 0;
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8182,12 +8146,6 @@ static int psi_client12_read_key(psi_hs *h, psi_reader m)
     h->params = psi_read_of(params, (size_t)(m.p - params));
     if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
     return psi_hs_exchange(h, point);
-}
-
-static int psi_client12_write_key(psi_hs *h)
-{
-    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    return 0;
 }
 
 static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
@@ -8316,7 +8274,8 @@ static int psi_tls_name(const char *name, char out[256])
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
     out[n] = 0;
-    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+    if (!memchr(out, ':', n) && !psi_addr_parse(&address, out, n)) return 1;
+    return name[n] ? 0 : 2; /* no address ends with a dot */
 }
 
 /* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
@@ -8339,17 +8298,15 @@ static int psi_client_begin(psi_hs *h, const char *name, int port)
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
+    if (!code) code = psi_os_entropy(h->id, 32);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
+    if (s || psi_tls_speaks(h->tls, PSI_TLS13)) h->id_len = 32;
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
-        h->id_len = 32;
-        code = psi_os_entropy(h->id, 32);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    h->grease = (uint8_t)((h->randoms[0] & 0xF0) | 0x0A);
+    h->transcript.keep = h->tls->identity_count != 0;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
@@ -8374,7 +8331,7 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
     PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
     PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
@@ -8389,8 +8346,8 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
     PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
-    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
     PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
     PSI_OURS(FINISHED, 0, psi_hs_write_finished),
@@ -8435,7 +8392,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
     psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
     if (!ticket.n && id.n == 32) {
         psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, id.p);
+        slot = psi_sessions_find(all, id.p, NULL, 0);
         if (slot) slot->used = ++all->clock;
         if (slot) s = psi_session_new(psi_sessions_flat(slot));
         psi_os_unlock(&h->tls->lock);
@@ -8524,20 +8481,6 @@ static int psi_server12_write_ticket(psi_hs *h)
     return 0;
 }
 
-/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
-static int psi_server12_write_key(psi_hs *h)
-{
-    const psi_kex *kex = &h->k->kex;
-    psi_writer *w = &h->flight;
-    uint32_t at = w->n;
-    psi_write_number(w, PSI_NAMED_CURVE, 1);
-    psi_write_number(w, kex->group->number, 2);
-    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    h->params = psi_read_of(w->p + at, w->n - at);
-    return psi_auth_write_signature(h);
-}
-
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
@@ -8553,17 +8496,15 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
-    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
+    else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->asked;
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
+    h->transcript.keep = h->asked;
     if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
-           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+    return psi_hs_broken(h, psi_os_entropy(h->id, 32)) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
@@ -8694,8 +8635,7 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
@@ -8734,7 +8674,8 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
+             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
     if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
     else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
     h->offer = NULL;
@@ -8763,11 +8704,11 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
     PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
-    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
@@ -8777,7 +8718,7 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
     PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
     PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
     PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
@@ -8868,7 +8809,7 @@ static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
     if (is_message) psi_write_number(&h->flight, row->message, 1);
     if (is_message) at = psi_write_open(&h->flight, 3);
     h->next = row + 1;
-    if (row->write) row->write(h);
+    if (row->write) (row->write)(h); /* lwIP has a macro of that name */
     if (h->question) {
         h->next = row;
         if (!h->flight.failed) h->flight.n = start;
@@ -9289,6 +9230,12 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
+/* Is a list of so many elements longer than may be, or none at all? */
+static int psi_tls_odd(const void *list, size_t n, size_t most)
+{
+    return n > most || (n && !list);
+}
+
 /* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
@@ -9310,28 +9257,32 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite;
+   the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    int low = t->min_version ? t->min_version : PSI_TLS12;
+    int high = t->max_version ? t->max_version : PSI_TLS13, found = 0;
     size_t i, n = 0;
     if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
-                       "the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, "
+                       "0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
-        if (!built || s->version < low || s->version > high) continue;
+        if (!PSI_HAS(s->version) || !psi_tls_speaks(tls, s->version)) continue;
         tls->suites.items[n++] = s;
-        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
-        if (s->version > tls->max_version) tls->max_version = s->version;
+        found |= s->version == PSI_TLS13 ? 2 : 1;
     }
     tls->suites.count = n;
-    if (n) return 0;
-    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = found & 1 ? PSI_TLS12 : PSI_TLS13;
+    tls->max_version = found & 2 ? PSI_TLS13 : PSI_TLS12;
+    return n ? 0 : psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave "
+                           "no TLS version to speak");
 }
 
 /* Copies what options list, protocol names as they stand in a hello. */
@@ -9381,7 +9332,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     leaf = to->chain.certs;
     to->ask = from->ask;
     to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
-    if (from->ask) return psi_x509_usable(leaf, e);
+    if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
     if (file) psi_wipe(file, text.n);
@@ -9397,7 +9348,7 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     psocket_error why = PSI_ZERO;
     size_t i;
     if (!t->identity_count) return 0;
-    if (!t->identities || t->identity_count > PSI_TLS_IDENTITIES)
+    if (psi_tls_odd(t->identities, t->identity_count, PSI_TLS_IDENTITIES))
         return psi_err(e, PSOCKET_INVALID, "identities: at most %d, and not NULL", PSI_TLS_IDENTITIES);
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
@@ -9418,13 +9369,13 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
-    if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
+    if (psi_tls_odd(t->spki_pins, t->spki_pin_count, 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+    if (psi_tls_odd(t->ticket_keys, t->ticket_key_count, PSI_TICKET_KEYS))
         return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
@@ -9532,14 +9483,15 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
-        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
+        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
+                             "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
-    if (e && code) *e = verdict;
-    else if (e) memset(e, 0, sizeof *e);
+    if (!code) memset(&verdict, 0, sizeof verdict);
+    if (e) *e = verdict;
     return code;
 }
 
@@ -9593,7 +9545,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
-            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key, NULL, 0);
             psi_os_unlock(&tls->lock);
             if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
@@ -9630,6 +9582,17 @@ static int psi_tls_exports(const char *label)
     return strlen(label) <= 249;
 }
 
+/* The channel binding tls-server-end-point (RFC 5929 4). */
+static ptrdiff_t psi_tls_endpoint(const psi_rec *r, void *out, size_t n)
+{
+    psi_session s;
+    psi_tlsinfo_read(r->info, &s);
+    if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+    if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
+    memcpy(out, s.endpoint.p, s.endpoint.n);
+    return (ptrdiff_t)s.endpoint.n;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -9638,14 +9601,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_secret k;
     psi_writer w = PSI_ZERO;
-    if (!strcmp(label, "tls-server-end-point")) {
-        psi_session s;
-        psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
-        if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
-        memcpy(out, s.endpoint.p, s.endpoint.n);
-        return (ptrdiff_t)s.endpoint.n;
-    }
+    if (!strcmp(label, "tls-server-end-point")) return psi_tls_endpoint(r, out, n);
     if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
     if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
@@ -9694,19 +9650,10 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
-{
-    (void)r; (void)p; (void)n;
-    memset(in, 0, sizeof *in);
-    return PSOCKET_UNSUPPORTED;
-}
-static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
-{
-    (void)role; (void)tls; (void)name; (void)port;
-    *out = NULL;
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
-}
-static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+#define psi_hs_open(r, p, n, in) ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_new(out, role, tls, name, port, e) \
+    ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
 #define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
 #define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
@@ -10031,7 +9978,8 @@ typedef struct psi_listen {
     psi_addr next_peer;
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
-    char *path;             /* of a Unix-domain socket: removed on close */
+    char *path;             /* of a Unix-domain socket: removed on close, */
+    uint64_t inode;         /* if it is still the one that was made */
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
@@ -10269,7 +10217,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    if (d->names) psi_dns_release(d->names);
+    psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10759,6 +10707,7 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
+    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
@@ -10788,8 +10737,6 @@ static int psi_sock_hear(psocket *s)
 {
     int r = psi_sock_fill(s);
     if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    if (s->end_in == PSOCKET_TRUNCATED)
-        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
@@ -10883,10 +10830,10 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -10939,7 +10886,7 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int i, k, n, left = -1;
+    int n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -10960,40 +10907,33 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    if (n > cap) n = cap;
-    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
-        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
-        if (k == i) continue;
-        fds[k].events |= fds[i].events;
-        fds[i--] = fds[--n];
-    }
-    return n < 0 ? (int)PSOCKET_OS : n;
+    return n < 0 ? (int)PSOCKET_OS : n < cap ? n : cap;
 }
 
-/* Would a call that receives not wait? Reads if that must be known. */
-static int psi_sock_readable(psocket *s)
-{
-    int os, r = 1;
-    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
-        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
-        fd.fd = s->fd;
-        fd.events = PSOCKET_READ;
-        return psi_os_poll(&fd, 1, 0, &os) != 0;
-    }
-    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
-    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
-}
-
-/* Would one that sends not wait? step: what psi_sock_step has just answered. */
-static int psi_sock_writable(psocket *s, int step)
+/* Does the transport say that it is ready for this event? */
+static int psi_sock_polled(psocket *s, int event)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int ms = -1, n, os;
-    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
-    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
-    if (step < 0) return 1; /* out of memory: the call tells */
-    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    int ms = -1, os, n = psi_sock_wants(s, event, fds, PSOCKET_POLLSET_MAX, &ms);
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
+   error that is for recv to tell. */
+static int psi_sock_readable(psocket *s)
+{
+    int r = 1;
+    if (s->state == PSI_LISTENING) return psi_listen_ready(s) != 0;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1)
+        r = !s->udp ? psi_sock_fill(s) : psi_sock_polled(s, PSOCKET_READ) ? 0 : (int)PSOCKET_WANT_READ;
+    return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
+}
+
+/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+static int psi_sock_writable(psocket *s, int step)
+{
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
 /* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
@@ -11164,7 +11104,7 @@ static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
     w->fired = 0;
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
@@ -11173,6 +11113,12 @@ static int psi_poll_look(psocket_watch *w)
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    for (i = 1; i < n; i++) { /* a descriptor can be watched once */
+        for (k = 0; fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
     r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
@@ -11217,20 +11163,31 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
+   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+static void psi_poll_tell(psocket_watch *w)
+{
+    const psocket *s = psi_poll_sock(w);
+    int events, way, late = 0;
+    if (w->given || w->link.next) return;
+    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(w);
+}
+
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
     for (i = 0; i < p->given_count; i++) {
         psocket_watch *w = p->given[i];
-        psocket *s = w ? psi_poll_sock(w) : NULL;
         if (!w) continue;
         w->given = 0;
-        if (!s) continue;
-        psi_sock_relax(s);
-        if (s->fd == -1 || psi_sock_unsent(s) || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
-            (w->events & ~w->one.events)) /* a full ring had reading switched off */
-            psi_watch_heat(w);
+        if (!w->is_sock) continue; /* the system tells */
+        psi_sock_relax(psi_poll_sock(w));
+        psi_poll_tell(w);
     }
     p->given_count = 0;
 }
@@ -11269,20 +11226,6 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
     w->events = (uint8_t)events;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
-}
-
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
-static void psi_poll_tell(psocket_watch *w)
-{
-    const psocket *s = psi_poll_sock(w);
-    int events, way, late = 0;
-    if (w->given || w->link.next) return;
-    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
-    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
-    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
-        (s->state == PSI_OPEN && (events & ~w->one.events)))
-        psi_watch_heat(w);
 }
 
 /*--- public */
@@ -11496,7 +11439,7 @@ static int psi_public_settle(psocket *s)
 static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+    if ((o->timeout_ms | o->attempt_delay_ms | o->backlog | o->keepalive | o->multicast_ttl) < 0)
         return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
@@ -11617,7 +11560,7 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     int os, r = psi_os_socket(&fd, a->family, 1, &os);
     if (!r) r = psi_os_connect(fd, a, path, &os);
     psi_os_close(fd);
-    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+    return r == PSOCKET_REFUSED && psi_os_unlink(path, 0) == 0;
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
@@ -11645,6 +11588,7 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
+    if (path) l->inode = psi_os_inode(path);
     s->listens = 1;
     s->of.listen = l;
     s->state = PSI_LISTENING;
@@ -11672,7 +11616,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         r = psi_os_join(s->fd, &set, &os);
         if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
-        if (path) psi_os_unlink(path);
+        if (path) psi_os_unlink(path, 0);
         psi_os_close(s->fd);
         psi_err_code(set.opt.error, r);
     }
@@ -11728,6 +11672,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     psocket_fd fd[2];
     psi_os_settings set;
     int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (b) *b = NULL;
     if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
     if (r) return r;
     if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");

@@ -700,11 +700,11 @@ TEST(chain_limits)
     psi_x509_chain c = PSI_ZERO;
     static uint8_t big[PSOCKET_CHAIN_BYTES + 1];
     int i, r = 0;
-    CHECK_INT(psi_x509_chain_add(&c, big, PSOCKET_CHAIN_BYTES + 1), PSOCKET_CERT_LIMIT);
-    CHECK_INT(psi_x509_chain_add(&c, big, PSOCKET_CHAIN_BYTES), 0);
-    CHECK_INT(psi_x509_chain_add(&c, big, 1), PSOCKET_CERT_LIMIT);
+    CHECK_INT(psi_x509_chain_add(&c, PSI_X509_CHAIN, big, PSOCKET_CHAIN_BYTES + 1), PSOCKET_CERT_LIMIT);
+    CHECK_INT(psi_x509_chain_add(&c, PSI_X509_CHAIN, big, PSOCKET_CHAIN_BYTES), 0);
+    CHECK_INT(psi_x509_chain_add(&c, PSI_X509_CHAIN, big, 1), PSOCKET_CERT_LIMIT);
     psi_x509_chain_free(&c);
-    for (i = 0; i < 100000 && !r; i++) r = psi_x509_chain_add(&c, big, 1);
+    for (i = 0; i < 100000 && !r; i++) r = psi_x509_chain_add(&c, PSI_X509_CHAIN, big, 1);
     CHECK_INT(r, PSOCKET_CERT_LIMIT);
     CHECK(c.count <= 1000);
     psi_x509_chain_free(&c);
@@ -721,7 +721,7 @@ TEST(empty_and_garbage_chains)
     q.name = "example.org";
     CHECK_INT(psi_x509_verify(&q, &c, &e), PSOCKET_CERT_MISSING);
     CHECK_INT(e.cert_index, -1);
-    CHECK_INT(psi_x509_chain_add(&c, (const uint8_t *)"", 0), 0);
+    CHECK_INT(psi_x509_chain_add(&c, PSI_X509_CHAIN, (const uint8_t *)"", 0), 0);
     CHECK_INT(psi_x509_verify(&q, &c, &e), PSOCKET_CERT_MALFORMED);
     CHECK_INT(e.cert_index, 0);
     CHECK_INT(e.tls_alert, 42);
