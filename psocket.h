@@ -217,7 +217,7 @@ typedef struct psocket_error {
    psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. Strings are copied. */
+/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -281,7 +281,8 @@ typedef struct psocket_tls_options {
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION */
+    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION; it is not
+                                    asked again when a session is resumed (session_cache -1 and tickets -1: none is) */
     const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
@@ -523,7 +524,7 @@ PSOCKET_API int psocket_isopen(psocket *s);
 /* 1 for a UDP socket. */
 PSOCKET_API int psocket_isudp(const psocket *s);
 
-/* Changes options.timeout_ms; what is under way begins its time anew. */
+/* Changes options.timeout_ms (below 0: none); what is under way begins its time anew. */
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 
 /* Switches between blocking and nonblocking. */
@@ -3474,16 +3475,14 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
 /* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
-    int starts = 1, ok = v.n != 0;
+    int starts = 1;
+    if (tag != 0x01 && tag != 0x02 && tag != 0x03 && tag != 0x06) return 1;
+    if (!v.n) return 0;
     if (tag == 0x01) return v.n == 1 && (v.p[0] == 0 || v.p[0] == 0xFF);
-    if (tag == 0x02) return v.n == 1 || (ok && ((v.p[0] && v.p[0] != 0xFF) || (v.p[0] ^ v.p[1]) >= 0x80));
-    if (tag == 0x03) return ok && v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-    if (tag != 0x06) return 1;
-    for (; v.n; v = psi_x509_after(v, 1)) {
-        if (starts && *v.p == 0x80) ok = 0;
-        starts = *v.p < 0x80;
-    }
-    return ok && starts;
+    if (tag == 0x02) return v.n == 1 || (v.p[0] ^ (v.p[1] & 0x80 ? 0xFF : 0)) != 0;
+    if (tag == 0x03) return v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+    for (; v.n && !(starts && *v.p == 0x80); v = psi_x509_after(v, 1)) starts = *v.p < 0x80;
+    return starts && !v.n;
 }
 
 /* Takes the next element, which has to have this tag: its content. */
@@ -3630,7 +3629,7 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
 }
 
 /* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
-static const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
+static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 {
     int id;
     if (kind == 'n') return "?+{+(oe)))";
@@ -3641,7 +3640,7 @@ static const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 }
 
 /* Is the content of an element what the shape says? Of numbers and bits it becomes the value. */
-static int psi_x509_holds(int kind, int tag, psi_x509_span *v)
+static PSI_APART int psi_x509_holds(int kind, int tag, psi_x509_span *v)
 {
     psi_x509_span s = *v;
     size_t n = 1;
@@ -3688,7 +3687,7 @@ static int psi_x509_letter_tag(int letter)
 }
 
 /* Takes what a letter stands for. */
-static psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
+static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
 {
     int tag = psi_x509_letter_tag(letter);
     psi_x509_span all = *in;
@@ -4599,7 +4598,7 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    enum { VERSION, NUMBER, CURVE, POINT, FIELDS };
+    enum { VERSION, NUMBER, CURVE, PUBLIC, FIELDS };
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
@@ -4607,7 +4606,7 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     if (!named) return PSI_X509_CURVES;
     if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->point = v[POINT];
+    k->point = v[PUBLIC];
     k->ec.curve = named;
     k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
@@ -4856,8 +4855,7 @@ typedef struct psi_x509_walk {
     struct {
         const psi_x509_cert *issuer, *child;
         int good;
-    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
-    int edge_count;
+    } edges[PSI_X509_SIGNATURES + 1]; /* the signatures that were checked, each of which costs one at least */
     int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
 } psi_x509_walk;
@@ -4966,7 +4964,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
     int cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
     uint8_t digest[64];
-    for (i = 0; i < w->edge_count; i++)
+    for (i = 0; w->edges[i].issuer; i++)
         if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
     if (!look) return -1;
     w->signatures -= cost + (long)(child->tbs.n / 16384);
@@ -4975,10 +4973,9 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
-    w->edges[w->edge_count].issuer = issuer;
-    w->edges[w->edge_count].child = child;
-    w->edges[w->edge_count++].good = good;
-    return good;
+    w->edges[i].issuer = issuer;
+    w->edges[i].child = child;
+    return w->edges[i].good = good;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
@@ -5678,10 +5675,11 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    const uint8_t *number = k->suite->head > 5 ? record + 5 : aad;
     size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
     memcpy(nonce, k->iv, 12);
-    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ number[i]);
     memcpy(aad + len - 5, record, 5);
     if (len > 5) psi_rec_put(aad + 11, n, 2);
     if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
@@ -5721,7 +5719,8 @@ typedef struct psi_rec {
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
-    uint8_t server, quiet; /* quiet: records without data in a row */
+    uint8_t server;
+    uint8_t quiet, tickets; /* records without data, and tickets, since there was data */
     uint8_t open;          /* the handshake is over */
     uint8_t update;        /* a KeyUpdate has to go ahead of the next data */
     uint8_t exports;       /* exporters may be used */
@@ -5790,7 +5789,7 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
     int warning = in->type == PSI_REC_ALERT && in->len == 2 && in->data[0] == PSI_REC_WARNING;
     if (warning && in->data[1] != PSI_ALERT_CLOSE_NOTIFY) r->quiet = (uint8_t)(r->quiet + PSI_REC_WARNINGS);
     else if (!in->len || (in->type == PSI_REC_CCS && r->version != PSI_TLS12)) r->quiet++;
-    else if (in->type == PSI_REC_APPDATA) r->quiet = 0;
+    else if (in->type == PSI_REC_APPDATA) r->quiet = r->tickets = 0;
     return r->quiet > PSI_REC_QUIET;
 }
 
@@ -5867,7 +5866,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     in->data = p + 5;
     in->len = len;
     ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
-    if (!ours && r->skip >= len) {
+    if (!ours && len && r->skip >= len) { /* an empty one would cost nothing */
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
@@ -5968,8 +5967,9 @@ static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader c
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
     uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
-    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
-                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6),
+                           psi_read_of(label, strlen(label)), psi_read_of(&end, 1), context,
+                           psi_read_of(&number, 1)};
     size_t len;
     for (; n; number++) {
         len = psi_keys_mac(k, parts, 7, block);
@@ -6452,10 +6452,9 @@ struct psi_hs {
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
 {
-    int64_t now;
-    if (tls->clock) return tls->clock(tls->clock_user);
-    now = psi_os_wallclock();
-    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+    int64_t low = tls->clock ? 0 : (int64_t)PSOCKET_BUILD_TIME, high = 253402300799; /* year 9999 */
+    int64_t now = tls->clock ? tls->clock(tls->clock_user) : psi_os_wallclock();
+    return now < low ? low : now < high ? now : high;
 }
 
 static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
@@ -6692,7 +6691,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
 /* Applies what the peer wants of these two, once the version is known. */
 static void psi_ext_limits(psi_hs *h)
 {
-    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u)
+    unsigned limit = h->limit ? h->limit - (PSI_IS13(h) ? 1u : 0u)
                      : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
     h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
     if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
@@ -7703,13 +7702,15 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-/* The newest session with this key, NULL: none; or the place for another, of which at most `each` have it, NULL: out of memory. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each`
+   have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32],
+                                           const psi_writer *flat, size_t each)
 {
     psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
     size_t ways, count = 0;
     for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
-        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot; /* it is there already */
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot;
         if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
         if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
         count++;
@@ -7757,7 +7758,8 @@ typedef struct psi_ticket_key {
     psi_secret secret;
 } psi_ticket_key;
 
-static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
+                             int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
@@ -7848,7 +7850,8 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     }
     psi_os_unlock(&tls->lock);
     if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+        s = psi_session_new(psi_read_of(w.p, n));
     psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
@@ -7882,12 +7885,13 @@ static void psi_session_recall(psi_hs *h)
 /* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
+    psi_session *s = h->session;
     psi_session_slot *slot;
     uint8_t key[32];
-    psi_session_key(h->session->name, h->session->port, key);
+    psi_session_key(s->name, s->port, key);
     psi_os_lock(&h->tls->lock);
     slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
-    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(s + 1, s->size - sizeof *s)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
@@ -7983,7 +7987,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     uint8_t digest[PSI_HASH_MAX];
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
@@ -8242,24 +8246,23 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
     const psi_suite *suite;
     psi_reader id;
-    int retry, extension;
+    int extension;
     psi_read_copy(&m, h->randoms + 32, 32);
-    retry = !memcmp(h->randoms + 32, psi_hello_retry, 32);
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
-    if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
     if (!extension) version = legacy;
+    else if (legacy != PSI_TLS12) version = 0;
+    if (psi_client_version(h, version, extension)) return -1;
     if (!suite || suite->version != version || compression || (h->retried && suite != h->suite))
         return psi_hs_illegal(h, compression ? "compression method was not offered"
                           : "cipher suite was not offered");
     h->suite = suite;
     h->version = h->rec->version = (uint16_t)version;
-    if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
-    return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
+    return PSI_IS13(h) ? psi_client13_hello(h, m, id) : psi_client12_hello(h, m, id);
 }
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
@@ -8278,23 +8281,32 @@ static int psi_tls_name(const char *name, char out[256])
     return name[n] ? 0 : 2; /* no address ends with a dot */
 }
 
-/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
-   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
-static int psi_client_begin(psi_hs *h, const char *name, int port)
+/* Notes whom a client wants to speak to. */
+static int psi_client_name(psi_hs *h, const char *name)
 {
     char host[256];
-    int kind = name ? psi_tls_name(name, host) : 1, code;
-    const psi_session *s;
-    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
+    int kind = name ? psi_tls_name(name, host) : 0;
+    if (!name && (h->tls->insecure_no_name || h->tls->insecure_no_verify)) return 0;
+    if (!name)
         return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
                            "starttls needs the server's name: nothing can be verified without it");
     if (!kind)
         return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
-    h->port = (uint16_t)port;
     h->is_address = kind == 2;
-    h->name = name ? psi_strdup(host) : NULL;
+    h->name = psi_strdup(host);
+    return h->name ? 0 : psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+}
+
+/* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
+   8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
+static int psi_client_begin(psi_hs *h, const char *name, int port)
+{
+    const psi_session *s;
+    int code;
+    if (psi_client_name(h, name)) return -1;
+    h->port = (uint16_t)port;
     h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+    if (!h->k) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
@@ -8316,8 +8328,7 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
-    h->rec->from = h->now;
-    if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
+    if (PSI_IS13(h) || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
     if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
@@ -8376,7 +8387,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
-    if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
+    if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
@@ -8486,8 +8497,6 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
-        return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
     if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
@@ -8500,7 +8509,6 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
     h->transcript.keep = h->asked;
-    if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
@@ -8509,38 +8517,28 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 
 /* --- the server: TLS 1.3 */
 
-/* A ticket of the session s. 0: it cannot be made. */
-static int psi_server13_ticket(psi_rec *r, psi_session *s, int number, psi_writer *w)
-{
-    uint8_t nonce = (uint8_t)number, random[4];
-    uint32_t start = w->n, at;
-    psi_reader age;
-    if (psi_os_entropy(random, sizeof random)) return 0;
-    age = psi_read_of(random, sizeof random);
-    s->age_add = psi_read_number(&age, 4);
-    psi_hs13_psk(r, psi_read_of(&nonce, 1), s->secret);
-    psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
-    at = psi_write_open(w, 3);
-    psi_write_number(w, PSI_SESSION_TIME, 4);
-    psi_write_number(w, s->age_add, 4);
-    psi_write_vector(w, &nonce, 1, 1);
-    if (!psi_ticket_write(r->tls, r->from, s, w)) {
-        if (!w->failed) w->n = start;
-        return 0;
-    }
-    psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
-    psi_write_number(w, (uint64_t)(((random[0] & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
-    psi_write_close(w, at, 3);
-    return 1;
-}
-
 /* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
 static void psi_server13_tickets(psi_rec *r, psi_writer *w)
 {
     psi_session s;
-    int i;
-    if (psi_server_session(r->tls, r->info, r->from, &s)) return;
-    for (i = 0; i < r->tls->tickets && psi_server13_ticket(r, &s, i, w); i++) {}
+    uint8_t nonce;
+    int made = !psi_server_session(r->tls, r->info, r->from, &s);
+    for (nonce = 0; made && nonce < r->tls->tickets; nonce++) {
+        uint32_t start = w->n, random = 0, at;
+        made = !psi_os_entropy(&random, sizeof random);
+        s.age_add = random;
+        psi_hs13_psk(r, psi_read_of(&nonce, 1), s.secret);
+        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+        at = psi_write_open(w, 3);
+        psi_write_number(w, PSI_SESSION_TIME, 4);
+        psi_write_number(w, s.age_add, 4);
+        psi_write_vector(w, &nonce, 1, 1);
+        made = made && psi_ticket_write(r->tls, r->from, &s, w);
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, (uint64_t)(((random & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
+        psi_write_close(w, at, 3);
+        if (!made && !w->failed) w->n = start;
+    }
     psi_wipe(&s, sizeof s);
 }
 
@@ -8570,18 +8568,6 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
         h->resumed = (uint8_t)i;
     }
     return 0;
-}
-
-/* What a hello of TLS 1.3 must have (RFC 8446 9.2). */
-static int psi_server13_complete(psi_hs *h, const psi_offer *o)
-{
-    const char *lacks = NULL;
-    if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
-    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
-    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
-    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 /* HelloRetryRequest has been written: everything begins again. */
@@ -8629,7 +8615,7 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
+    if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
@@ -8661,9 +8647,21 @@ static int psi_server_version(psi_hs *h, const psi_offer *o)
                            : o->speaks & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
     h->version = h->rec->version = (uint16_t)version;
     psi_ext_limits(h);
-    if (!o->alpn.n || !h->tls->alpn.n || psi_ext_choose_alpn(h, o->alpn)) return 0;
-    return psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
-                       "the client offers none of this server's application protocols");
+    return 0;
+}
+
+/* What a hello must have: of TLS 1.2 uncompressed points (RFC 8422 5.1.2), of TLS 1.3 more (RFC 8446 9.2). */
+static int psi_server_complete(psi_hs *h, const psi_offer *o)
+{
+    const char *lacks = NULL;
+    int pointless = o->points.n && !memchr(o->points.p, 0, o->points.n);
+    if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
+    if (!o->groups.n) lacks = "hello lacks supported_groups";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
+    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
+    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
+    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
+    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 static int psi_server_hello(psi_hs *h, psi_reader m)
@@ -8674,10 +8672,13 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
-    failed = psi_hello_read(h, m) || psi_server_version(h, &o) ||
-             psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
-    if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
-    else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
+    failed = psi_hello_read(h, m) || psi_server_version(h, &o);
+    if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
+        failed = psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                             "the client offers none of this server's application protocols");
+    if (!failed) failed = psi_server_complete(h, &o) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
+    if (!PSI_IS13(h) && psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
+    if (!failed) failed = PSI_IS13(h) ? psi_server13_hello(h, &o) : psi_server12_hello(h, &o);
     h->offer = NULL;
     return failed;
 }
@@ -8686,12 +8687,11 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 static void psi_server_finish(psi_hs *h)
 {
     psi_session s;
-    if (h->version == PSI_TLS13 && h->will_ticket) {
+    if (PSI_IS13(h) && h->will_ticket) {
         h->rec->tls = psocket_tls_retain(h->tls);
-        h->rec->from = h->now;
         h->rec->ahead = psi_server13_tickets;
     }
-    if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
+    if (PSI_IS13(h) || h->resumed || h->will_ticket || !h->id_len) return;
     if (psi_server_session(h->tls, h->info, h->now, &s)) return;
     memcpy(s.secret, h->k->secret, 48);
     psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
@@ -8837,7 +8837,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->rest = left - size;
         h->next = row + 1;
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
-        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
         return size;
     }
@@ -9047,6 +9047,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 /* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
 static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
 {
+    h->rec->from = h->now;
     h->role->finish(h);
     *rec = h->rec;
     *info = h->info;
@@ -9098,7 +9099,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
     int wish = r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST;
-    if (r->version == PSI_TLS12) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
+    if (!PSI_IS13(r)) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
     if (message == PSI_MSG_NEW_SESSION_TICKET && !r->server) return 2 * PSI_HELLO_MAX;
     return message == PSI_MSG_KEY_UPDATE ? 1 : -1;
 }
@@ -9107,8 +9108,9 @@ static int64_t psi_late_limit(const psi_rec *r, int message)
 static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 {
     uint32_t at = 0;
+    uint8_t *count;
     int alert = 0;
-    if (!in->len && r->version == PSI_TLS13) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9120,13 +9122,14 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (r->version == PSI_TLS12) {
+        if (!PSI_IS13(r)) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
         } else {
             alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
-        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+        count = *p == PSI_MSG_NEW_SESSION_TICKET ? &r->tickets : &r->quiet;
+        if (!alert && ++*count > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
@@ -9164,7 +9167,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
 static PSI_UNUSED size_t psi_hs_room(psi_rec *r, int type, size_t n)
 {
     size_t room = psi_rec_room(r, n);
-    if (type != PSI_REC_APPDATA || r->version != PSI_TLS13) return room;
+    if (type != PSI_REC_APPDATA || !PSI_IS13(r)) return room;
     if (r->ahead) {
         r->ahead(r, &r->first);
         r->ahead = NULL;
@@ -9247,8 +9250,10 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < PSI_NAMES; i++)
-            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        for (i = 0; i < PSI_NAMES; i++) {
+            const psi_named *one = &psi_names[i];
+            if (one->what == what && strlen(one->name) == n && !memcmp(one->name, text, n)) break;
+        }
         if (i == PSI_NAMES)
             return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
                            n < 100 ? (int)n : 100, text);
@@ -9298,7 +9303,8 @@ static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, ps
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    if (!tls->pins.failed && !tls->ticket_given.failed && !tls->alpn.failed) return 0;
+    return psi_err_code(e, PSOCKET_NOMEM);
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9331,7 +9337,8 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
+                                       psi_none, to->endpoint);
     if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9650,7 +9657,8 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-#define psi_hs_open(r, p, n, in) ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_open(r, p, n, in) \
+    ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
 #define psi_hs_new(out, role, tls, name, port, e) \
     ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
@@ -10542,6 +10550,7 @@ static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (!s->end_out && !psi_sock_unsent(s) && s->fd != -1) return 0; /* nearly always */
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
@@ -11109,6 +11118,8 @@ static int psi_poll_look(psocket_watch *w)
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
