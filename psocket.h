@@ -2621,6 +2621,7 @@ typedef struct psi_os_poller {
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
     psocket_fd fd; /* -1: the system has no such thing */
+    long process;  /* that made it: after fork an epoll set is shared */
 #if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
@@ -2644,6 +2645,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
+    if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
@@ -2784,6 +2786,7 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(p->bell, os)) != 0) return r;
     p->ear.fd = p->bell[0];
+    p->process = psi_os_process();
     p->fd = psi_os_set_new();
 #ifndef PSI_OS_ARRAY
     if (p->fd < 0) r = psi_os_why(os);
