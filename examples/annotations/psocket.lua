@@ -49,7 +49,7 @@
 ---@field ca_file? string
 ---@field client_auth? "none"|"optional"|"required" servers: whether clients show certificates
 ---@field clock? fun(): number seconds since 1970 that certificates are checked against
----@field decide? fun(peer: table, message: string?, name: psocket.name?): boolean has the last word on the peer's certificate (subject issuer not_before not_after sha256 spki_sha256 certificate): true accepts; message and name say why it would be refused; may yield
+---@field decide? fun(peer: table, message: string?, name: psocket.name?): boolean has the last word on the peer's certificate (subject issuer not_before not_after sha256 spki_sha256 certificate): true accepts; message and name say why it would be refused; may yield; not asked about a resumed session
 ---@field groups? string|string[] key exchanges, most wanted first: "x25519:secp256r1:secp384r1:secp521r1"
 ---@field identities? psocket.identity[] servers: at least one; clients: what answers a request
 ---@field insecure_no_name? boolean verify the chain but not for whom it was issued
