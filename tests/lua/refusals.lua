@@ -116,4 +116,37 @@ t.test("a sleep needs no descriptor", function()
   p:close()
 end)
 
+t.test("certificates are a server's, though a server has used them", function()
+  if not tls then return end
+  for _ = 1, 2 do
+    local a, b = psocket.pair()
+    raises("string expected, got table", a.starttls, a, certs)
+    equal(a:isopen(), true)
+    t.scheduled(function() check(b:starttls(certs)) end, function() check(a:starttls("localhost", { ca = ca })) end)
+  end
+end)
+
+t.test("what wrap made of bind's socket is closed with it", function()
+  for _, fails in ipairs { false, true } do
+    local sched, kept, got, why = psocket.scheduler(), nil, nil, nil
+    sched.errorfunc = function() end
+    local l = psocket.bind(sched, "127.0.0.1:0", function(s)
+      kept = assert(psocket.wrap(s))
+      kept:send("hello")
+      if fails then error("on purpose") end
+    end)
+    local _, port = l:getlocal()
+    sched:add(function()
+      local c = assert(psocket.connect("127.0.0.1", port, { timeout = 5 }))
+      got = c:read(5)
+      why = select(3, c:recv { timeout = 5 })
+      l:close()
+    end)
+    sched:run()
+    equal(got, "hello")
+    equal(why, "CLOSED")
+    equal(kept:isopen(), false)
+  end
+end)
+
 t.finish()
