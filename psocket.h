@@ -12410,7 +12410,7 @@ static int psi_lua_in_coroutine(lua_State *L)
 #define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
 #define PSI_LUA_QUEUE "psocket.queue"
 #define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task, weak values */
+#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task -> its object; weak */
 
 /* Links of a ring, whose head is one, too. */
 typedef struct psi_lua_link {
@@ -12612,6 +12612,7 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
+    if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
@@ -13150,13 +13151,6 @@ struct psi_lua_op {
     double state;       /* what it remembers from one try to the next: when its time is over, 0 never; send: the bytes sent */
 };
 
-/* Pushes the table of strangers and the key for a waiter. */
-static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
-    lua_pushlightuserdata(L, &k->waiter[way]);
-}
-
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
 static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
@@ -13167,9 +13161,12 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
         if (t == &vm->stranger) {
-            psi_lua_push_stranger(L, k, way);
+            lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+            lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
             co = lua_tothread(L, -1);
+            if (co) lua_rawget(L, -2);
+            if (lua_touserdata(L, -1) != k) co = NULL; /* it has gone on to wait for something else */
             lua_pop(L, 2);
         }
         if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
@@ -13182,18 +13179,22 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
     return 0;
 }
 
-/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k. */
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
 static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
     int way;
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_pushthread(L);
+    lua_pushlightuserdata(L, k);
+    lua_rawset(L, -3);
     for (way = 0; way < 2; way++) {
         if (!(claims & (way + 1))) continue;
-        psi_lua_push_stranger(L, k, way);
+        lua_pushlightuserdata(L, &k->waiter[way]);
         lua_pushthread(L);
         lua_rawset(L, -3);
-        lua_pop(L, 1);
         k->waiter[way] = &vm->stranger;
     }
+    lua_pop(L, 1);
 }
 
 /* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
@@ -15019,7 +15020,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "for _, class in next, { M, K, N, T, Q, S } do\n"
     "  for name, f in next, class do names[f] = type(f) == 'function' and name or nil end\n"
     "end\n"
-    "return names, note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
+    "return names, note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'kv' })\n",
     NULL
 };
 

@@ -116,6 +116,49 @@ t.test("a sleep needs no descriptor", function()
   p:close()
 end)
 
+t.test("a failed yield leaves no claim behind", function()
+  local a, b = psocket.pair()
+  local x = psocket.pair()
+  local q, waits = psocket.queue(), {}
+  waits[1] = function() x:recv() end
+  waits[2] = function() q:pop() end
+  waits[3] = function() psocket.scheduler():sleep(60) end
+  for _, wait in ipairs(waits) do
+    a:settimeout(0.001) -- where it blocks instead
+    local co = coroutine.create(function()
+      pcall(string.gsub, "x", "x", function() a:recv() end) -- a C function: nothing yields through it
+      wait()
+    end)
+    assert(coroutine.resume(co))
+    a:settimeout(5)
+    b:send("y")
+    local got, _, why = a:recv()
+    equal(got, "y", why)
+  end
+end)
+
+t.test("while a question is open others hear BUSY", function()
+  if not tls then return end
+  local a, b = psocket.pair()
+  local asked, done, first, second
+  t.scheduled(
+    function() b:starttls(certs) end,
+    function()
+      done = a:starttls("localhost", { ca = ca, decide = function()
+        asked = true
+        if t.pcall_yields then for _ = 1, 3 do coroutine.yield() end end
+        return true
+      end })
+    end,
+    function()
+      while not asked do coroutine.yield() end
+      if not t.pcall_yields then return end
+      first, second = select(3, a:recv()), select(3, a:send("x"))
+    end)
+  equal(done, true)
+  if t.pcall_yields then equal(first, "BUSY") equal(second, "BUSY") end
+end)
+
 t.test("certificates are a server's, though a server has used them", function()
   if not tls then return end
   for _ = 1, 2 do
