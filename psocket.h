@@ -12715,13 +12715,6 @@ static int psi_lua_check_time(lua_State *L, int arg)
     return psi_lua_milliseconds(L, arg);
 }
 
-/* A moment of the clock in seconds at index, in milliseconds, rounded up: the clock knows no parts of one. */
-static int64_t psi_lua_moment(lua_State *L, int index)
-{
-    double ms = (double)lua_tonumber(L, index) * 1000;
-    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.9999);
-}
-
 /*--- options: tables whose fields have known names */
 
 typedef struct psi_lua_options {
@@ -13655,7 +13648,7 @@ static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
     if ((r != PSOCKET_DESCRIPTORS && r != PSOCKET_NOMEM) || !psi_lua_yields(L, l))
         return psi_lua_stop(L, op, r ? r : PSOCKET_WANT_READ);
     r = psi_lua_stop(L, op, PSOCKET_WANT_READ);
-    op->event = 0;
+    op->event = op->claims = 0; /* a client that stays must not wake it */
     if (op->due > psocket_now() + 50) op->due = psocket_now() + 50;
     return r;
 }
@@ -14320,26 +14313,20 @@ static psi_lua_sched *psi_lua_scheduling(lua_State *L)
     return S;
 }
 
-/* Has memory for one more task. */
-static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
-{
-    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
-    psi_lua_task *block;
-    if (S->unused.next != &S->unused) return;
-    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
-    memset((void *)block, 0, n * sizeof *block);
-    lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
-    for (i = 0; i < n; i++) {
-        block[i].joiners.next = block[i].joiners.prev = &block[i].joiners;
-        psi_lua_append(&S->unused, &block[i].link);
-    }
-}
-
-/* Makes the coroutine at index co a task, if it is none. */
+/* Makes the coroutine at index co a task, if it is none. Memory for it is taken first. */
 static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int co)
 {
+    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *t;
-    psi_lua_reserve(L, S, table);
+    if (S->unused.next == &S->unused) {
+        t = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *t, 0);
+        memset((void *)t, 0, n * sizeof *t);
+        lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
+        for (i = 0; i < n; i++) {
+            t[i].joiners.next = t[i].joiners.prev = &t[i].joiners;
+            psi_lua_append(&S->unused, &t[i].link);
+        }
+    }
     if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
     t = psi_lua_find_task(L, table, co);
     if (t) return t;
@@ -14675,7 +14662,8 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
 static int psi_lua_turn(lua_State *L)
 {
     int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
-    int64_t due = endless ? INT64_MAX : psi_lua_moment(L, 2);
+    double ms = (double)lua_tonumber(L, 2) * 1000 + 0.9999; /* rounded up: the clock knows no parts of one */
+    int64_t due = endless || ms > 9e15 ? INT64_MAX : (int64_t)ms;
     psi_lua_sched *S;
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);

@@ -116,6 +116,31 @@ t.test("a sleep needs no descriptor", function()
   p:close()
 end)
 
+t.test("a server that has no descriptors left waits for them, and does not spin", function()
+  local p = t.process([[
+    local psocket = require "psocket"
+    local sched, clients, files = psocket.scheduler(), {}, {}
+    local l = psocket.bind(sched, "127.0.0.1:0", function(s) s:send("hello") end)
+    local _, port = l:getlocal()
+    for i = 1, 3 do clients[i] = psocket.connect("127.0.0.1", port) end
+    repeat files[#files + 1] = io.open("/dev/null") until #files > 100 or not io.open("/dev/null")
+    local function turns(seconds)
+      local stop = psocket.now() + seconds
+      while psocket.now() < stop do sched:step(stop - psocket.now()) end
+    end
+    turns(0.1)
+    local start = os.clock()
+    turns(0.5)
+    print(os.clock() - start < 0.1, clients[1]:peek())
+    for _, f in ipairs(files) do f:close() end
+    turns(0.3)
+    print(clients[1]:peek())
+  ]], "ulimit -n 40")
+  equal(p:read("*l"), "true")
+  equal(p:read("*l"), "hello")
+  p:close()
+end)
+
 t.test("a failed yield leaves no claim behind", function()
   local a, b = psocket.pair()
   local x = psocket.pair()
