@@ -13709,6 +13709,23 @@ static int psi_lua_try(lua_State *L, int again, double *state)
     }
 }
 
+/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of the
+   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+static int psi_lua_once(lua_State *L)
+{
+    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
+    double state = again ? (double)lua_tonumber(L, 2) : 0;
+    if (again) {
+        lua_remove(L, 1);
+        lua_remove(L, 1);
+    }
+    n = psi_lua_try(L, again, &state);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushnumber(L, (lua_Number)state);
+    return 2;
+}
+
 #if PSI_LUA_CONTINUES
 
 static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
@@ -13738,22 +13755,7 @@ static const char psi_lua_wrapping[] = "";
 
 #else
 
-/* A Lua function (of psi_lua_wrapping) yields, and calls this again, with `again` and what is to be remembered in front of the
-   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
-static int psi_lua_run(lua_State *L)
-{
-    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
-    double state = again ? (double)lua_tonumber(L, 2) : 0;
-    if (again) {
-        lua_remove(L, 1);
-        lua_remove(L, 1);
-    }
-    n = psi_lua_try(L, again, &state);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_pushnumber(L, (lua_Number)state);
-    return 2;
-}
+#define psi_lua_run psi_lua_once
 
 static const char psi_lua_wrapping[] = /* a part of the script */
     "local function wrap(class, name)\n"
@@ -13771,8 +13773,6 @@ static const char psi_lua_wrapping[] = /* a part of the script */
     "    return r, x, y, z, v\n"
     "  end\n"
     "end\n"
-    /* What bind calls stays: it leaves the yield to its caller. */
-    "C.accept, C.sleep = N.accept, S.sleep\n"
     "for class, names in next, { [M] = 'recv read read_until send shutdown', [N] = 'accept', [Q] = 'pop', [S] = 'sleep',\n"
     "                            [C] = 'join secure step' } do\n"
     "  for name in names:gmatch('[%a_]+') do wrap(class, name) end\n"
@@ -14946,15 +14946,17 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    return ok or begun\n"
     "  end\n"
     /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
-    "  local accept, sleep, state, always = C.accept or N.accept, C.sleep or S.sleep, nil, { timeout = 0 }\n"
+    /* Nothing yields within pcall: an error there would shrink the stack, and then there must be memory for any call. */
+    "  local state, always = nil, { timeout = 0 }\n"
     "  local function rest()\n"
-    "    if pcall(sleep, sched, 0.05) and C.sleep then yield() end\n"
+    "    pcall(C.sleep, sched, 0.05)\n"
+    "    yield()\n"
     "  end\n"
     "  sched:add(function()\n"
     "    while true do\n"
     "      local fine, s, why\n"
-    "      if state then fine, s, state, why = pcall(accept, again, state, listener, always)\n"
-    "      else fine, s, state, why = pcall(accept, listener, always) end\n"
+    "      if state then fine, s, state, why = pcall(C.accept, again, state, listener, always)\n"
+    "      else fine, s, state, why = pcall(C.accept, listener, always) end\n"
     "      if s == again then yield()\n"
     "      else\n"
     "        state = nil\n"
@@ -15022,6 +15024,7 @@ enum {
 #define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
 #define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_IN_HIDDEN, PSI_LUA_IN_##of, NULL, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -15044,6 +15047,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(QUEUE, QUEUE, __gc, queue_close), PSI_LUA_F(QUEUE, QUEUE, __len, queue_len),
     PSI_LUA_F(QUEUE, QUEUE, close, queue_close), PSI_LUA_F(QUEUE, QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_W(LISTENER, LISTENER, accept), PSI_LUA_W(CLASS, CLASS, sleep),
+    PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
     PSI_LUA_F(CLASS, CLASS, remove, remove),
