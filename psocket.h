@@ -10381,7 +10381,8 @@ static int psi_sock_reserve(psocket *s, size_t n)
 /* Is as much unread as may be? */
 static int psi_sock_full(const psocket *s)
 {
-    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
+    uint32_t most = s->limit > s->need ? s->limit : s->need;
+    return s->ring.bytes >= most || (s->udp && (s->ring.end - s->ring.head) / 16 >= most); /* empty datagrams take room, too */
 }
 
 /* What came ends in an error. */
