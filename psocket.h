@@ -8,9 +8,8 @@
  *     #define PSOCKET_IMPLEMENTATION      // in exactly one C or C++ file
  *     #include "psocket.h"
  *
- * and link with BearSSL (-lbearssl) unless PSOCKET_NO_TLS is defined, with -pthread on POSIX unless
- * PSOCKET_NO_THREADS is, and with ws2_32, crypt32, bcrypt (and advapi32 for BearSSL) on Windows. Every
- * other file includes it bare. Define PSOCKET_LUA beside PSOCKET_IMPLEMENTATION for luaopen_psocket.
+ * and link with -lbearssl (but with PSOCKET_NO_TLS), on POSIX with -pthread (but with PSOCKET_NO_THREADS), on
+ * Windows with ws2_32, crypt32, bcrypt and, for BearSSL, advapi32. Other files include it bare.
  *
  * A CLIENT
  *
@@ -45,12 +44,11 @@
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
  * BLOCKING AND NONBLOCKING are the same functions. With options.nonblocking a call that would wait answers
- * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE; call it again once psocket_wait, a psocket_poller or the
- * descriptors of psocket_pollset say so. A blocking call waits no longer than its timeout.
+ * PSOCKET_WANT_READ or PSOCKET_WANT_WRITE: call it again once psocket_wait, a poller or psocket_pollset says
+ * so. A blocking call waits no longer than its timeout.
  *
- * THREADS: one socket, one thread at a time. Different sockets on different threads need no lock, and a
- * psocket_tls may be shared by all of them. A TLS socket belongs to one process. The library starts
- * short-lived threads to resolve names.
+ * THREADS: one socket, one thread at a time; different sockets need no lock and may share a psocket_tls. A TLS
+ * socket belongs to one process. Names are resolved on short-lived threads.
  *
  * MACROS                     scope           meaning
  * PSOCKET_IMPLEMENTATION     one file        compile the implementation here
@@ -219,32 +217,31 @@ typedef struct psocket_error {
    psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. Strings are copied. */
+/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
-    int timeout_ms;           /* limit of each whole operation (connect, starttls, recv, accept ...), of a send since bytes last
-                                 left; 0 none. A nonblocking operation lasts from its first WANT_* to its last. */
+    int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
+                                 nonblocking operation lasts from its first WANT_* to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
-    int keepalive;            /* seconds of silence after which the system probes a stream's peer, to give it up after as
-                                 many again; 0 never */
-    const char *local;        /* connect: the numeric local address to come from; NULL: the system chooses */
+    int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
+                                 after as many again; 0 never */
+    const char *local;        /* connect: the numeric address to come from; NULL: any */
     int local_port;           /* connect: the local port; 0 any */
-    int reuse_port;           /* listen: several sockets may share the address and port (SO_REUSEPORT); streams:
-                                 PSOCKET_UNSUPPORTED on Windows and lwIP */
-    int v6only;               /* listen: no IPv4 traffic, which "::" and no address take, too, where the system can */
+    int reuse_port;           /* listen: sockets may share address and port (SO_REUSEPORT); streams on Windows
+                                 and lwIP: PSOCKET_UNSUPPORTED */
+    int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: name or number (Windows: number) of the interface for groups; NULL: the
-                                 system chooses */
-    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's default, 1 */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
     psocket_resolve_fn resolve; /* NULL: the system's resolver on a helper thread */
     void *resolve_user;       /* first argument of resolve */
-    psocket_error *error;     /* filled when making a socket fails, so that there is none to ask, and by psocket_accept: it has
-                                 to live as long as a listener; may be NULL */
+    psocket_error *error;     /* filled when no socket can be made, also by psocket_accept: it has to live as
+                                 long as a listener; may be NULL */
 } psocket_options;
 
 /* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
@@ -284,7 +281,8 @@ typedef struct psocket_tls_options {
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION */
+    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION; it is not
+                                    asked again when a session is resumed (session_cache -1 and tickets -1: none is) */
     const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
@@ -344,8 +342,8 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. None of
-   these may be NULL, or wait, or call psocket for the socket that they carry. *os may receive a system's error number. */
+/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
+   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
@@ -355,8 +353,8 @@ typedef struct psocket_transport {
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait; *ms 0 if one
-       would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
+       if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -368,33 +366,33 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks until
-   connected, unless nonblocking: then *out is set at once and psocket_step, psocket_wait or any data call carries on.
-   Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp only the peer is set, nothing is
-   sent, and nobody else is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On
-   error *out is NULL and opt->error tells; free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
+   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
+   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
+   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
+   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
+   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
-/* Listens on port (0: any free one) of address: NULL for all IPv4 and IPv6 addresses, an IP address, "address:port",
-   "[v6]:port" or "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received.
-   Does not block. Accepted sockets inherit opt. */
+/* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
+   block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ when nonblocking. *out is the caller's.
-   PSOCKET_INVALID if s is no listener. An error is also told in the options.error that the listener was made with. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
+   is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if not, or an error (PSOCKET_INVALID: no listener). Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists already: a connected stream (from inetd, socketpair, another library), a
-   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd from then on, on success only; makes it
-   nonblocking for the system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
+   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
+   system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive the socket. user goes to each of its functions; the
-   transport is closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
+   closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
 /* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
@@ -406,33 +404,32 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   TLS bytes taken may wait in the socket until psocket_flush, psocket_poller_wait or the next call: of what is sent in a
-   poller's turn the first leaves at once, the rest together. UDP: one datagram, which may be empty;
-   a stream takes len 0 for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
+   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
+   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
-/* Hands what a nonblocking psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
+/* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, one TLS record or one datagram. *data points into the socket's buffer and
-   is valid until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0 only for an empty
-   datagram), WANT_*, or how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry), CLOSED_HERE.
-   Chunks before the end come first. A clean end stays one, also when a later psocket_send meets the reset of a peer that
-   is gone and answers RESET. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
+   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
+   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
-/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none yet. */
+/* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
 PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 
-/* Puts a copy of a chunk in front of all others. data may be what psocket_recv just returned. 0 or an error. */
+/* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks. If the stream ends or the time passes first, nothing is taken: retry, or
-   fetch the rest with psocket_recv. n may exceed recv_limit: the memory is yours to ask for. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
+   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes (PSOCKET_LIMIT when it is not
-   found within them; nothing is taken), which may be more than recv_limit. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
+   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -441,10 +438,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Chunks received stay readable, then every call
-   answers PSOCKET_CLOSED_HERE. Keys are wiped. Safe to call again. A peer that is still sending hears a reset, which can
-   take from it what was sent last. Who has answered before all was read (an HTTP server that refuses an upload) ends in
-   stages: psocket_shutdown, then psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
+   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
+   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
+   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -508,8 +505,8 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) address without brackets, IPv4-mapped as plain IPv4, and port. ip may be NULL; 64 bytes
-   are enough for any IP address, 128 for a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
+   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -521,24 +518,24 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port);
 /* PSOCKET_CLIENT or PSOCKET_SERVER. */
 PSOCKET_API int psocket_getside(const psocket *s);
 
-/* 1 while the connection is open in both directions; notices the peer's close without taking data; never blocks. */
+/* 1 while open in both directions; notices the peer's close without taking data; never blocks. */
 PSOCKET_API int psocket_isopen(psocket *s);
 
 /* 1 for a UDP socket. */
 PSOCKET_API int psocket_isudp(const psocket *s);
 
-/* Changes options.timeout_ms; what is under way begins its time anew. */
+/* Changes options.timeout_ms (below 0: none); what is under way begins its time anew. */
 PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor of s, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   it has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
+   s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e and returns its code (0 if none). e may be
-   NULL. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
+   none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -553,49 +550,49 @@ PSOCKET_API const char *psocket_codename(int code);
    Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not answer
-   WANT. Returns the events that are ready (an ended or failed socket, and one whose time is over, is ready), 0 when the
-   time has passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for
-   the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events, a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
+   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
+   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
+   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for, given that the caller wants events, and lowers *ms (in:
-   the longest wait, -1 for ever) to the next deadline; *ms is 0 when a call would not wait. Afterwards call psocket_step
-   or the data call again. Returns how many there are (at most PSOCKET_POLLSET_MAX), or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
+   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
+   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One
-   thread at a time, except psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
+   at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass. Replaces what was set before for s;
-   freeing or closing a socket removes it. A socket is in one poller at a time (PSOCKET_BUSY). Connecting and handshaking
-   are driven by psocket_poller_wait. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
+   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
+   handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, and is the handle for what is set later (events 0 and timeout_ms -1: nothing for
-   now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: reported when a signal has
-   interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
+   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
 /* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. When
-   something is removed from the poller (or freed) its entry in the array is cleared: user becomes NULL, events 0. */
+   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
+   is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
 /* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has no such thing. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -1114,10 +1111,6 @@ static void psi_os_udp_errors(SOCKET fd, int connected)
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 12, &reset, sizeof reset, NULL, 0, &bytes, NULL, NULL);
     WSAIoctl(fd, IOC_IN | IOC_VENDOR | 15, &off, sizeof off, NULL, 0, &bytes, NULL, NULL);
 }
-
-#ifndef WSA_FLAG_NO_HANDLE_INHERIT
-#define WSA_FLAG_NO_HANDLE_INHERIT 0x80
-#endif
 
 static SOCKET psi_os_raw_socket(int domain, int type)
 {
@@ -1651,7 +1644,6 @@ typedef uint8_t psi_os_octet;
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
-#define psi_os_keepalive(fd, seconds) 0 /* see psi_os_set */
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2149,12 +2141,33 @@ static int psi_os_setopt(psocket_fd fd, int level, int name, const void *p, size
     return PSI_SYS(setsockopt)((psi_os_int)fd, level, name, (const char *)p, (socklen_t)n);
 }
 
-/* One that is a number. */
+#ifdef PSI_OS_MREQ
+typedef struct ip_mreq psi_os_mreq;
+#define PSI_OS_MREQ_IF(m) (m)->imr_interface
+#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
+#endif
+
+/* Joins a group over IPv4 at an interface; NULL: multicasts leave there. */
+static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
+{
+    psi_os_mreq m;
+    memset(&m, 0, sizeof m);
+    if (psi_os_mreq_at(&m, index)) return -1;
+    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    memcpy(&m.imr_multiaddr, group, 4);
+    return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+}
+
+/* Sets one that is a number, in the shape that the system has for it. */
 static int psi_os_setint(psocket_fd fd, int level, int name, int value)
 {
     psi_os_octet octet = (psi_os_octet)value;
-    if (level == IPPROTO_IP) return psi_os_setopt(fd, level, name, &octet, sizeof octet);
-    return psi_os_setopt(fd, level, name, &value, sizeof value);
+#ifdef _WIN32
+    if (level == SOL_SOCKET && name == SO_KEEPALIVE) return psi_os_keepalive(fd, value);
+#endif
+    if (level != IPPROTO_IP) return psi_os_setopt(fd, level, name, &value, sizeof value);
+    if (name == IP_MULTICAST_IF) return psi_os_group4(fd, NULL, (uint32_t)value);
+    return psi_os_setopt(fd, level, name, &octet, sizeof octet);
 }
 
 /* Reads one of the socket's own options, of level SOL_SOCKET. */
@@ -2281,20 +2294,28 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     return e ? psi_os_code(e) : psi_os_connected(fd, os);
 }
 
-/* 0 if the path is gone. */
 #if PSI_OS_UNIX
-static PSI_UNUSED int psi_os_unlink(const char *path)
+/* What tells the file at a path from others that come after it; 0: none. */
+static PSI_UNUSED uint64_t psi_os_inode(const char *path)
+{
+    struct PSI_OS_64(stat) st;
+    return PSI_OS_64(lstat)(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+/* 0 if the path is gone. Only a socket is removed, and only this one if inode is not 0. */
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 {
     struct PSI_OS_64(stat) st;
     int os;
     if (*path == '@') return PSOCKET_ADDRESS_IN_USE; /* no file */
     if (PSI_OS_64(lstat)(path, &st)) return errno == ENOENT ? 0 : psi_os_why(&os);
-    if (!S_ISSOCK(st.st_mode))
+    if (!S_ISSOCK(st.st_mode) || (inode && st.st_ino != inode))
         return PSOCKET_ADDRESS_IN_USE; /* connecting to any other file is refused as well */
     return unlink(path) && errno != ENOENT ? psi_os_why(&os) : 0;
 }
 #else
-static PSI_UNUSED int psi_os_unlink(const char *path) { return path ? PSOCKET_UNSUPPORTED : 0; }
+#define psi_os_inode(path) ((void)(path), (uint64_t)0)
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2324,7 +2345,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
-    if (r && path) psi_os_unlink(path);
+    if (r && path) psi_os_unlink(path, 0);
     return r;
 }
 
@@ -2402,34 +2423,15 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
-#ifdef PSI_OS_MREQ
-typedef struct ip_mreq psi_os_mreq;
-#define PSI_OS_MREQ_IF(m) (m)->imr_interface
-#define psi_os_mreq_at(m, index) ((m)->imr_interface.s_addr = htonl(index), 0)
-#endif
-
-/* IP_MULTICAST_IF: multicasts leave by the interface of the settings. IP_ADD_MEMBERSHIP: their group is joined there. */
-static PSI_UNUSED int psi_os_group4(psocket_fd fd, int name, const psi_os_settings *set)
-{
-    psi_os_mreq m;
-    memset(&m, 0, sizeof m);
-    memcpy(&m.imr_multiaddr, set->group.ip, 4);
-    if (psi_os_mreq_at(&m, set->interface_index)) return -1;
-    if (name == IP_ADD_MEMBERSHIP) return psi_os_setopt(fd, IPPROTO_IP, name, &m, sizeof m);
-    return psi_os_setopt(fd, IPPROTO_IP, name, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
-}
-
 /* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
    `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
-#ifndef _WIN32
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
-#ifdef TCP_KEEPIDLE
+#if defined(TCP_KEEPIDLE) && !defined(_WIN32)
         { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
-#endif
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2443,25 +2445,22 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
                            (int)set->interface_index };
     size_t i;
-    int r;
     if (family == PSI_UNIX) return 0;
-    if (o->multicast_ttl < 0 || o->multicast_ttl > 255) return PSOCKET_INVALID;
-    r = !udp && alive && psi_os_keepalive(fd, alive);
-    for (i = 0; !r && i < sizeof table / sizeof *table; i++) {
-        int is = table[i].is, level = table[i].level, name = table[i].name; /* level 0 is IPv4 */
-        if (!values[is] || !udp == (is >= CAST) || (is > CAST && level && family != PSI_IP6)) continue;
-        if (!level && is == LEAVE) r = psi_os_group4(fd, name, set);
-        else r = psi_os_setint(fd, level, name, is == NOLOOP ? 0 : values[is]);
-        if (!level && family == PSI_IP6) r = 0; /* it may reach IPv4 groups, but need not */
+    if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
+    for (i = 0; i < sizeof table / sizeof *table; i++) {
+        int is = table[i].is, level = table[i].level; /* 0: IPv4 */
+        if (!values[is] || (is < CAST) == (udp != 0) || (is > CAST && level && family != PSI_IP6)) continue;
+        if (!psi_os_setint(fd, level, table[i].name, is == NOLOOP ? 0 : values[is])) continue;
+        if (level || family != PSI_IP6) return psi_os_why(os); /* IPv6 may reach IPv4 groups, but need not */
     }
-    return r ? psi_os_why(os) : 0;
+    return 0;
 }
 
 /* Joins the group of the settings, if they have one. */
 static PSI_UNUSED int psi_os_join(psocket_fd fd, const psi_os_settings *set, int *os)
 {
     const psi_addr *group = &set->group;
-    int r = group->family == PSI_IP4 ? psi_os_group4(fd, IP_ADD_MEMBERSHIP, set) : 0;
+    int r = group->family == PSI_IP4 ? psi_os_group4(fd, group->ip, set->interface_index) : 0;
     if (group->family == PSI_IP6) {
 #ifdef IPV6_JOIN_GROUP
         struct ipv6_mreq m;
@@ -2622,6 +2621,7 @@ typedef struct psi_os_poller {
     psi_os_watch ear; /* on the bell */
     int rang; /* the bell did, since the caller last looked */
     psocket_fd fd; /* -1: the system has no such thing */
+    long process;  /* that made it: after fork an epoll set is shared */
 #if !defined(PSI_OS_EPOLL) && !defined(PSI_OS_KQUEUE)
     struct pollfd *fds;
     psi_os_watch **watches;
@@ -2645,6 +2645,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
+    if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
         before = 0;
@@ -2785,6 +2786,7 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     memset(p, 0, sizeof *p);
     if ((r = psi_os_bell_new(p->bell, os)) != 0) return r;
     p->ear.fd = p->bell[0];
+    p->process = psi_os_process();
     p->fd = psi_os_set_new();
 #ifndef PSI_OS_ARRAY
     if (p->fd < 0) r = psi_os_why(os);
@@ -2916,20 +2918,13 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Where head is to be so that tail, `live` bytes behind it, is at the start of 64 bytes, but not of a page: there the
-   kernel's copy overtakes itself. Small buffers are not worth it. */
-static uint32_t psi_ring_place(const uint8_t *buf, uint32_t live, size_t n)
-{
-    uintptr_t tail = (uintptr_t)buf + live, at = (64 - tail % 64) % 64;
-    if (n < 4096) return 0;
-    return (uint32_t)((tail + at) % 4096 ? at : at + 64);
-}
-
-/* Makes room for n bytes at tail. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
+   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
     uint8_t *buf = r->buf;
+    uintptr_t at;
     if (live > PSI_RING_MAX || n > PSI_RING_MAX - live) return PSOCKET_LIMIT;
     if (!psi_ring_idle(r) && r->cap - r->tail >= n + PSI_RING_HEAD) return 0;
     need = live + (uint32_t)n + (n < 4096 ? PSI_RING_HEAD : PSI_RING_SLACK);
@@ -2939,7 +2934,9 @@ static int psi_ring_reserve(psi_ring *r, size_t n)
         buf = (uint8_t *)PSOCKET_MALLOC(cap);
         if (!buf) return PSOCKET_NOMEM;
     }
-    psi_ring_move(r, buf, cap, psi_ring_place(buf, live, n));
+    at = n < 4096 ? 0 : (64 - ((uintptr_t)buf + live) % 64) % 64;
+    if (n >= 4096 && ((uintptr_t)buf + live + at) % 4096 == 0) at += 64;
+    psi_ring_move(r, buf, cap, (uint32_t)at);
     return 0;
 }
 
@@ -3153,7 +3150,8 @@ static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-#define PSI_DNS_LOST (4 * PSOCKET_RESOLVER_THREADS) /* most threads whose answer nobody waits for: more keep their places */
+/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+#define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
@@ -3400,6 +3398,8 @@ typedef struct psi_x509_span {
     size_t n;
 } psi_x509_span;
 
+static const psi_x509_span psi_x509_none = {NULL, 0};
+
 static psi_x509_span psi_x509_span_of(const void *p, size_t n)
 {
     psi_x509_span s;
@@ -3437,7 +3437,7 @@ static int psi_x509_end(psi_x509_span in)
 
 static psi_x509_span psi_x509_spoil(psi_x509_span *in)
 {
-    *in = psi_x509_span_of(NULL, 0);
+    *in = psi_x509_none;
     return *in;
 }
 
@@ -3478,16 +3478,14 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
 /* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
-    int starts = 1, ok = v.n != 0;
+    int starts = 1;
+    if (tag != 0x01 && tag != 0x02 && tag != 0x03 && tag != 0x06) return 1;
+    if (!v.n) return 0;
     if (tag == 0x01) return v.n == 1 && (v.p[0] == 0 || v.p[0] == 0xFF);
-    if (tag == 0x02) return v.n == 1 || (ok && ((v.p[0] && v.p[0] != 0xFF) || (v.p[0] ^ v.p[1]) >= 0x80));
-    if (tag == 0x03) return ok && v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
-    if (tag != 0x06) return 1;
-    for (; v.n; v = psi_x509_after(v, 1)) {
-        if (starts && *v.p == 0x80) ok = 0;
-        starts = *v.p < 0x80;
-    }
-    return ok && starts;
+    if (tag == 0x02) return v.n == 1 || (v.p[0] ^ (v.p[1] & 0x80 ? 0xFF : 0)) != 0;
+    if (tag == 0x03) return v.p[0] < (v.n > 1 ? 8 : 1) && !(v.p[v.n - 1] & ((1 << v.p[0]) - 1));
+    for (; v.n && !(starts && *v.p == 0x80); v = psi_x509_after(v, 1)) starts = *v.p < 0x80;
+    return starts && !v.n;
 }
 
 /* Takes the next element, which has to have this tag: its content. */
@@ -3498,40 +3496,11 @@ static psi_x509_span psi_x509_take(psi_x509_span *in, int tag)
     return fits && psi_x509_proper(tag, v) ? v : psi_x509_spoil(in);
 }
 
-/* The same if it has: else nothing is taken. */
-static psi_x509_span psi_x509_option(psi_x509_span *in, int tag)
-{
-    return psi_x509_tag(*in) == tag ? psi_x509_take(in, tag) : psi_x509_span_of(in->p, 0);
-}
-
 /* The content of what is one SEQUENCE and nothing else. */
 static psi_x509_span psi_x509_seq(psi_x509_span in)
 {
     psi_x509_span v = psi_x509_take(&in, 0x30);
-    return in.n ? psi_x509_spoil(&v) : v;
-}
-
-/* Takes an INTEGER of 0 or more, of this tag, without leading zeros: 0 is empty. */
-static psi_x509_span psi_x509_uint(psi_x509_span *in, int tag)
-{
-    psi_x509_span v = psi_x509_take(in, tag);
-    if (!psi_x509_proper(0x02, v) || v.p[0] >= 0x80) return psi_x509_spoil(in);
-    return v.p[0] ? v : psi_x509_after(v, 1);
-}
-
-/* The same, of 0 to 32767; -1 if it is none. */
-static int psi_x509_small(psi_x509_span *in)
-{
-    psi_x509_span v = psi_x509_uint(in, 0x02);
-    if (!v.p || v.n > 2 || (v.n == 2 && v.p[0] >= 0x80)) return -1;
-    return v.n == 0 ? 0 : v.n == 1 ? v.p[0] : v.p[0] << 8 | v.p[1];
-}
-
-/* Takes a BIT STRING of whole bytes. */
-static psi_x509_span psi_x509_bits(psi_x509_span *in)
-{
-    psi_x509_span v = psi_x509_take(in, 0x03);
-    return v.n && v.p[0] == 0 ? psi_x509_after(v, 1) : psi_x509_spoil(in);
+    return in.n ? psi_x509_none : v;
 }
 
 /* Days from 1970-01-01 to the first of a month of the Gregorian calendar, 1 to 13. */
@@ -3557,7 +3526,7 @@ static int64_t psi_x509_time(psi_x509_span *in)
     if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
     first = psi_x509_days(year, f[2]);
-    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) psi_x509_spoil(in);
+    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) *in = psi_x509_none;
     return (int64_t)(first + f[3] - 1) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
@@ -3570,119 +3539,252 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length; N: with what people call them. Those of three hashes or curves are in
-   BearSSL's order; the extensions that say what a key may do come first. */
-#define PSI_X509_OIDS(X, N) \
-    X(RSA, PSI_OID_PKCS1 "\x01") X(RSA_MD5, PSI_OID_PKCS1 "\x04") X(RSA_SHA1, PSI_OID_PKCS1 "\x05") \
-    X(MGF1, PSI_OID_PKCS1 "\x08") X(PSS, PSI_OID_PKCS1 "\x0A") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B") \
-    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D") \
-    X(EC, "\x07" PSI_OID_ANSI "\x02\x01") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07") \
-    X(P384, "\x05\x2B\x81\x04\x00\x22") X(P521, "\x05\x2B\x81\x04\x00\x23") \
-    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02") \
-    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04") \
-    X(SHA256, PSI_OID_NIST "\x01") X(SHA384, PSI_OID_NIST "\x02") X(SHA512, PSI_OID_NIST "\x03") \
-    X(CPS, PSI_OID_PKIX "\x02\x01") X(NOTICE, PSI_OID_PKIX "\x02\x02") \
-    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02") \
-    X(ANY_EKU, "\x04\x55\x1D\x25\x00") X(ANY_POLICY, "\x04\x55\x1D\x20\x00") \
-    N(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") N(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
-    N(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") N(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
-    N(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") N(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
-    N(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") N(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
-    N(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") N(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
-    N(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") N(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
-    N(CN, PSI_OID_AT "\x03", "CN") N(SN, PSI_OID_AT "\x04", "SN") N(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
-    N(C, PSI_OID_AT "\x06", "C") N(L, PSI_OID_AT "\x07", "L") N(ST, PSI_OID_AT "\x08", "ST") \
-    N(STREET, PSI_OID_AT "\x09", "STREET") N(O, PSI_OID_AT "\x0A", "O") N(OU, PSI_OID_AT "\x0B", "OU") \
-    N(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
+   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+#define PSI_X509_OIDS(X) \
+    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
+    X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
+    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
+    X(EC, "\x07" PSI_OID_ANSI "\x02\x01", "") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07", "") \
+    X(P384, "\x05\x2B\x81\x04\x00\x22", "") X(P521, "\x05\x2B\x81\x04\x00\x23", "") \
+    X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01", "") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02", "") \
+    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
+    X(SHA256, PSI_OID_NIST "\x01", "") X(SHA384, PSI_OID_NIST "\x02", "") X(SHA512, PSI_OID_NIST "\x03", "") \
+    X(CPS, PSI_OID_PKIX "\x02\x01", "") X(NOTICE, PSI_OID_PKIX "\x02\x02", "") \
+    X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01", "") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02", "") \
+    X(ANY_EKU, "\x04\x55\x1D\x25\x00", "") X(ANY_POLICY, "\x04\x55\x1D\x20\x00", "") \
+    X(KEY_USAGE, PSI_OID_CE "\x0F", "keyUsage ") X(BASIC, PSI_OID_CE "\x13", "basicConstraints ") \
+    X(CONSTRAINTS, PSI_OID_CE "\x1E", "nameConstraints ") X(EXT_USAGE, PSI_OID_CE "\x25", "extKeyUsage ") \
+    X(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") X(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
+    X(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") X(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
+    X(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") X(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
+    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
+    X(CN, PSI_OID_AT "\x03", "CN") X(SN, PSI_OID_AT "\x04", "SN") X(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
+    X(C, PSI_OID_AT "\x06", "C") X(L, PSI_OID_AT "\x07", "L") X(ST, PSI_OID_AT "\x08", "ST") \
+    X(STREET, PSI_OID_AT "\x09", "STREET") X(O, PSI_OID_AT "\x0A", "O") X(OU, PSI_OID_AT "\x0B", "OU") \
+    X(DC, "\x0A\x09\x92\x26\x89\x93\xF2\x2C\x64\x01\x19", "DC")
 
-#define PSI_X(name, bytes) bytes "\0"
-#define PSI_N(name, bytes, text) bytes text "\0"
-static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X, PSI_N);
+#define PSI_X(name, bytes, text) bytes text "\0"
+static const char psi_x509_oids[] = PSI_X509_OIDS(PSI_X);
 #undef PSI_X
-#undef PSI_N
-#define PSI_X(name, bytes) PSI_OID_##name,
-#define PSI_N(name, bytes, text) PSI_OID_##name,
-enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X, PSI_N) PSI_OID_COUNT };
+#define PSI_X(name, bytes, text) PSI_OID_##name,
+enum { PSI_OID_OTHER, PSI_X509_OIDS(PSI_X) PSI_OID_COUNT };
 #undef PSI_X
-#undef PSI_N
 
 /* Which of them it is, and what people call it, or "". */
 static int psi_x509_known(psi_x509_span oid, const char **text)
 {
     const char *p = psi_x509_oids;
-    int id, found;
-    for (id = 1; *p; id++) {
-        found = oid.n == (size_t)*p && memcmp(oid.p, p + 1, oid.n) == 0;
-        p += 1 + *p;
-        *text = p;
-        if (found) return id;
-        while (*p++) {}
+    int id;
+    for (id = 1; *p; id++, p += strlen(p) + 1) {
+        size_t n = (size_t)*p++;
+        *text = p + n;
+        if (psi_x509_same(oid, psi_x509_span_of(p, n))) return id;
+        p += n;
     }
-    *text = "";
+    *text = p;
     return PSI_OID_OTHER;
 }
 
-/* Takes the next one by number. */
-static int psi_x509_id(psi_x509_span *in)
+static int psi_x509_id(psi_x509_span oid)
 {
     const char *text;
-    return psi_x509_known(psi_x509_take(in, 0x06), &text);
+    return psi_x509_known(oid, &text);
 }
 
 /* Of three identifiers in BearSSL's order, from the first on, what its number is; 0 if it is none of them. */
-static int psi_x509_one_of(int id, int first, int number)
+static int psi_x509_one_of(psi_x509_span oid, int first, int number)
 {
+    int id = psi_x509_id(oid);
     return id >= first && id < first + 3 ? number + id - first : 0;
+}
+
+/* --- shapes of ASN.1 ------------------------------------------------------ */
+
+/* Are all its characters printable ASCII, or at least this one? */
+static int psi_x509_is_text(psi_x509_span s, int least)
+{
+    while (s.n && *s.p >= least && *s.p <= '~') s = psi_x509_after(s, 1);
+    return !s.n;
+}
+
+/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
+static size_t psi_x509_utf8(psi_x509_span s)
+{
+    int c = s.p[0];
+    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
+    for (i = 1; i < n; i++)
+        if ((s.p[i] & 0xC0) != 0x80) return 0;
+    return n;
+}
+
+/* Is there another element of this identifier in the list, or are there too many to tell? */
+static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
+{
+    psi_x509_span one;
+    int i;
+    for (i = 0; list.n; i++) {
+        one = psi_x509_take(&list, 0x30);
+        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
+    }
+    return 0;
+}
+
+/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
+{
+    int id;
+    if (kind == 'n') return "?+{+(oe)))";
+    if (kind == 'g') return tag == 0xA4 ? "n)" : tag == 0xA0 ? "o.)" : NULL;
+    if (kind != 'q') return NULL;
+    id = psi_x509_id(psi_x509_take(&body, 0x06));
+    return id == PSI_OID_CPS ? "oa)" : id == PSI_OID_NOTICE ? "o(?(t(?+i))?t))" : "=oe)";
+}
+
+/* Is the content of an element what the shape says? Of numbers and bits it becomes the value. */
+static PSI_APART int psi_x509_holds(int kind, int tag, psi_x509_span *v)
+{
+    psi_x509_span s = *v;
+    size_t n = 1;
+    switch (kind) {
+    case 'u':
+    case 'w':
+        if (!psi_x509_proper(0x02, s) || *s.p >= 0x80) return 0;
+        if (*s.p == 0) *v = psi_x509_after(s, 1);
+        return 1;
+    case 'b':
+        if (!s.n || *s.p) return 0;
+        *v = psi_x509_after(s, 1);
+        return 1;
+    case 't':
+        if (tag == 0x1E) return s.n && s.n % 2 == 0; /* BMPString */
+        for (; s.n && n; s = psi_x509_after(s, n)) n = psi_x509_utf8(s);
+        return n && memchr("\x0C\x16\x1A", tag, 3);
+    case 'g':
+        if (tag == 0x87) return s.n == 4 || s.n == 16;
+        if (memchr("\xA0\xA3\xA4\xA5\x88", tag, 5)) return 1;
+        return s.n && memchr("\x81\x82\x86", tag, 3) && psi_x509_is_text(s, 1);
+    case 'a': return s.n && psi_x509_is_text(s, 1);
+    case 'p': return psi_x509_id(s) != PSI_OID_ANY_POLICY;
+    case 'r': return tag != 0x87 || s.n == 8 || s.n == 32;
+    default: return 1;
+    }
+}
+
+/* Such a value as a number: 65535 at most, and larger ones as more than 255. */
+static int psi_x509_number(psi_x509_span v)
+{
+    int x = 0;
+    for (; v.n && x < 256; v = psi_x509_after(v, 1)) x = x << 8 | *v.p;
+    return x;
+}
+
+/* The tag of what a letter of a shape stands for, 0 if it has several. */
+static int psi_x509_letter_tag(int letter)
+{
+    static const char letters[] = "({0123nqfiukbsopaxywz";
+    static const char tags[] = "\x30\x31\xA0\xA1\xA2\xA3\x30\x30\x01\x02\x02\x03\x03\x04\x06\x06\x16\x80\x81\x81\x82";
+    const char *at = strchr(letters, letter);
+    return at ? (uint8_t)tags[at - letters] : 0;
+}
+
+/* Takes what a letter stands for. */
+static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int letter)
+{
+    int tag = psi_x509_letter_tag(letter);
+    psi_x509_span all = *in;
+    if (tag) return psi_x509_take(in, tag);
+    if (letter == 'e') return psi_x509_element(in);
+    if (letter != '.') return psi_x509_any(in);
+    if (all.n) *in = psi_x509_after(all, all.n);
+    return all;
+}
+
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
+   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
+   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
+   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
+   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
+   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
+   whatever type, e any element, with its header, . all that follows. */
+static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
+{
+    while (*shape && *shape != ')') {
+        psi_x509_span missing = psi_x509_none, unused, body, *keep = &unused, *first = *out, *from = in;
+        int optional = *shape == '?', many = shape[optional] == '+', tag = psi_x509_tag(*in), letter, want, ok;
+        const char *again = shape + optional, *sub;
+        shape = again + many;
+        if (*shape == '=') {
+            keep = (*out)++;
+            shape++;
+        }
+        letter = *shape++;
+        want = psi_x509_letter_tag(letter);
+        if (optional && (!tag || (want && want != tag))) from = &missing;
+        *keep = body = psi_x509_take_letter(from, letter);
+        ok = psi_x509_holds(letter, tag, keep);
+        sub = strchr("({0123", letter) ? shape : psi_x509_inner(letter, tag, body);
+        if (sub) {
+            int own = sub == shape;
+            sub = psi_x509_shape(&body, sub, out);
+            ok &= psi_x509_end(body);
+            if (own) shape = sub + 1;
+        }
+        if (!ok) psi_x509_spoil(from);
+        if (many && in->n && from == in) {
+            shape = again;
+            *out = first;
+        }
+    }
+    return shape;
+}
+
+/* Is in of this shape, all of it? */
+static int psi_x509_read(psi_x509_span in, const char *shape, psi_x509_span *out)
+{
+    psi_x509_shape(&in, shape, &out);
+    return psi_x509_end(in);
 }
 
 /* --- distinguished names -------------------------------------------------- */
 
-/* Takes the next attribute of a relative name: its type, and its value with the header. */
-static psi_x509_span psi_x509_attribute(psi_x509_span *rdn, psi_x509_span *value)
-{
-    psi_x509_span a = psi_x509_take(rdn, 0x30), type = psi_x509_take(&a, 0x06);
-    *value = a;
-    psi_x509_any(&a);
-    return psi_x509_end(a) ? type : psi_x509_spoil(rdn);
-}
-
-/* Checks a Name, header included: a hash of what psi_x509_same_name compares, 0 if it is malformed. */
+/* A hash of what psi_x509_same_name compares of a Name, header included; 0 if it is malformed. */
 static uint32_t psi_x509_name_hash(psi_x509_span name)
 {
-    psi_x509_span parts = psi_x509_seq(name), part, value;
+    psi_x509_span parts = psi_x509_seq(name), part, v[2];
     uint32_t hash = 2166136261u;
+    if (!psi_x509_read(name, "n", NULL)) return 0;
     while (parts.n) {
-        part = psi_x509_take(&parts, 0x31);
-        do {
-            psi_x509_attribute(&part, &value);
-            for (value = psi_x509_any(&value); value.n; value = psi_x509_after(value, 1))
-                if (*value.p != ' ') hash = (hash ^ (uint32_t)psi_lower(*value.p)) * 16777619u;
-        } while (part.n);
-        if (!part.p) psi_x509_spoil(&parts);
+        for (part = psi_x509_any(&parts); part.n;) {
+            psi_x509_read(psi_x509_element(&part), "(=o=e)", v);
+            for (v[1] = psi_x509_any(&v[1]); v[1].n; v[1] = psi_x509_after(v[1], 1))
+                if (*v[1].p != ' ') hash = (hash ^ (uint32_t)psi_lower(*v[1].p)) * 16777619u;
+        }
     }
-    return parts.p ? hash | 1 : 0;
+    return hash | 1;
 }
 
 /* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content. */
+   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
     psi_x509_span s = psi_x509_any(value);
+    while (s.n && *s.p == ' ') s = psi_x509_after(s, 1);
+    while (s.n && s.p[s.n - 1] == ' ') s.n--;
     *value = s;
-    while (s.n && *s.p >= ' ' && *s.p <= '~') s = psi_x509_after(s, 1);
-    return psi_x509_end(s) && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6) != NULL;
+    return s.p && psi_x509_is_text(s, ' ') && memchr("\x0C\x12\x13\x14\x16\x1A", tag, 6);
 }
 
-/* The next character of a string as RFC 5280 7.1 compares it: lower case, runs of spaces as one, none at the ends. */
-static int psi_x509_folded(psi_x509_span *s, int first)
+/* Takes a character as RFC 5280 7.1 compares it, lower case and runs of spaces as one: -1 at the end. */
+static int psi_x509_folded(psi_x509_span *s)
 {
-    int space = 0;
-    for (; s->n && *s->p == ' '; *s = psi_x509_after(*s, 1)) space = !first;
-    if (s->n == 0) return -1;
-    if (space) return ' ';
-    *s = psi_x509_after(*s, 1);
-    return psi_lower(s->p[-1]);
+    int c = s->n ? psi_lower(*s->p) : -1;
+    do {
+        if (s->n) *s = psi_x509_after(*s, 1);
+    } while (c == ' ' && s->n && *s->p == ' ');
+    return c;
 }
 
 /* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
@@ -3690,18 +3792,16 @@ static int psi_x509_folded(psi_x509_span *s, int first)
    4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
-    psi_x509_span va, vb, ta, tb;
-    int ca, cb, first = 1;
+    psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
+    int ca, cb;
     if (psi_x509_same(a, b)) return 1;
-    ta = psi_x509_attribute(&a, &va);
-    tb = psi_x509_attribute(&b, &vb);
-    if (a.n || b.n) return a.n && b.n && unsure; /* several attributes are in the order of their encodings */
-    if (!psi_x509_same(ta, tb)) return 0;
-    if (!psi_x509_is_plain(&va) || !psi_x509_is_plain(&vb)) return unsure;
+    if (!psi_x509_read(a, "(=o=e)=.", va) || !psi_x509_read(b, "(=o=e)=.", vb)) return unsure;
+    if (va[2].n || vb[2].n) return va[2].n && vb[2].n && unsure;
+    if (!psi_x509_same(va[0], vb[0])) return 0;
+    if (!psi_x509_is_plain(&va[1]) || !psi_x509_is_plain(&vb[1])) return unsure;
     do {
-        ca = psi_x509_folded(&va, first);
-        cb = psi_x509_folded(&vb, first);
-        first = 0;
+        ca = psi_x509_folded(&va[1]);
+        cb = psi_x509_folded(&vb[1]);
     } while (ca == cb && ca >= 0);
     return ca == cb;
 }
@@ -3710,9 +3810,9 @@ static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 static int psi_x509_name_within(psi_x509_span base, psi_x509_span name, int unsure)
 {
     psi_x509_span parts = psi_x509_seq(base), others = psi_x509_seq(name), part;
-    if (!psi_x509_name_hash(base) || !others.p) return -1;
+    if (!psi_x509_read(base, "n", NULL) || !others.p) return -1;
     while (parts.n) {
-        part = psi_x509_take(&parts, 0x31);
+        part = psi_x509_any(&parts);
         if (!others.n || !psi_x509_same_rdn(part, psi_x509_take(&others, 0x31), unsure)) return 0;
     }
     return 1;
@@ -3747,17 +3847,6 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     t->used += n;
 }
 
-/* Bytes of the UTF-8 character at s, 0 if it is malformed or a control character that a terminal might obey. */
-static size_t psi_x509_utf8(psi_x509_span s)
-{
-    int c = s.p[0];
-    size_t i, n = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if (n > s.n || c < 0x20 || c == 0x7F || (c == 0xC2 && s.p[1] < 0xA0)) return 0;
-    for (i = 1; i < n; i++)
-        if ((s.p[i] & 0xC0) != 0x80) return 0;
-    return n;
-}
-
 /* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
@@ -3769,11 +3858,16 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes an object identifier in the dotted form, whose first number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
+   number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
+    const char *known;
     int first = 1;
+    psi_x509_known(oid, &known);
+    psi_x509_put(t, "%s", known);
+    if (*known && !strchr(known, ' ')) return;
     for (; oid.n; oid = psi_x509_after(oid, 1)) {
         v = v << 7 | (*oid.p & 0x7Fu);
         if (*oid.p & 0x80) continue;
@@ -3788,23 +3882,18 @@ static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 /* Writes a Name as RFC 4514 does, the most specific part first: "CN=example.org,O=Example". */
 static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 {
-    psi_x509_span parts[16], rest = psi_x509_seq(name), part, type, value; /* the last ones, if there are more */
+    psi_x509_span parts[16], rest = psi_x509_seq(name), v[2]; /* the last ones, if there are more */
     size_t total = 0, count;
-    const char *known;
+    const char *before = "";
     while (rest.n) parts[total++ % 16] = psi_x509_take(&rest, 0x31);
-    for (count = total < 16 ? total : 16; count; count--) {
-        part = parts[--total % 16];
-        while (part.n) {
-            type = psi_x509_attribute(&part, &value);
-            psi_x509_known(type, &known);
-            if (!type.n) return;
-            if (*known) psi_x509_put(t, "%s", known);
-            else psi_x509_put_oid(t, type);
+    for (count = total < 16 ? total : 16; count; count--, before = ",") {
+        for (rest = parts[--total % 16]; rest.n; before = "+") {
+            if (!psi_x509_read(psi_x509_element(&rest), "(=o=e)", v)) return;
+            psi_x509_put(t, "%s", before);
+            psi_x509_put_oid(t, v[0]);
             psi_x509_put(t, "=");
-            psi_x509_put_safe(t, psi_x509_any(&value), ",+\"\\<>;");
-            if (part.n) psi_x509_put(t, "+");
+            psi_x509_put_safe(t, psi_x509_any(&v[1]), ",+\"\\<>;");
         }
-        if (count > 1) psi_x509_put(t, ",");
     }
 }
 
@@ -3814,23 +3903,21 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
    digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
-    size_t i, label = 0;
-    int c, digit, last = '-', letters = 0;
+    size_t n, i;
+    int letters, more;
     if (wildcard && s.n > 2 && s.p[0] == '*' && s.p[1] == '.') s = psi_x509_after(s, 2);
     if (s.n > 253) return 0;
-    for (i = 0; i <= s.n; i++, last = c) {
-        c = i < s.n ? psi_lower(s.p[i]) : '.';
-        digit = c >= '0' && c <= '9';
-        if (c == '.') {
-            if (label == 0 || label > 63 || last == '-') return 0;
-            letters = letters && i == s.n;
-            label = 0;
-            continue;
+    do {
+        n = psi_x509_find(s, ".", 1);
+        if (n == 0 || n > 63 || s.p[0] == '-' || s.p[n - 1] == '-') return 0;
+        for (letters = 0, i = 0; i < n; i++) {
+            int c = psi_lower(s.p[i]), letter = (c >= 'a' && c <= 'z') || c == '_' || c == '-';
+            if (!letter && (c < '0' || c > '9')) return 0;
+            letters |= letter;
         }
-        if (!digit && (c < 'a' || c > 'z') && c != '_' && (c != '-' || label == 0)) return 0;
-        letters |= !digit;
-        label++;
-    }
+        more = n < s.n;
+        s = psi_x509_after(s, n + (size_t)more);
+    } while (more);
     return letters;
 }
 
@@ -3911,14 +3998,13 @@ static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509
 
 static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
 {
-    psi_x509_span none = {NULL, 0};
-    psi_x509_digest(br_sha256_ID, s, none, none, out);
+    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
 
 enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
-enum { PSI_X509_SERVER_AUTH = 1, PSI_X509_CLIENT_AUTH = 2, PSI_X509_ANY_EKU = 4 };
+enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
 /* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
@@ -3933,26 +4019,23 @@ typedef struct psi_x509_alg {
 /* One certificate, read once. Everything points into der. */
 typedef struct psi_x509_cert {
     psi_x509_span der, tbs, sig, issuer, subject, spki; /* all but sig with their headers */
-    psi_x509_span ski, aki, san, constraints;
+    psi_x509_span ski, aki, san, bounds[2];             /* what names are permitted, what excluded */
     int64_t not_before, not_after;
     uint32_t issuer_hash, subject_hash;
     br_x509_pkey key; /* key_type 0: none that can be used */
-    int pss_key;      /* the key may only make PSS signatures, of key_alg if that has a kind */
-    psi_x509_alg alg, key_alg;
+    psi_x509_alg alg;
+    psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended; /* key usage and extended key usage bits, -1 if the extension is absent */
-    int san_critical, constraints_critical;
-    int when, code;      /* its flaw: PSI_X509_*, 0 none */
+    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
+    int when, code;                /* its flaw: PSI_X509_*, 0 none */
     const char *why;
     psi_x509_span which; /* the extension that it is about */
 } psi_x509_cert;
 
-/* How many certificates were parsed, for the tests. */
-#ifdef PSOCKET_CHECK
-static unsigned long psi_x509_parses;
-#define PSI_X509_PARSES() ((void)psi_x509_parses++)
-#else
-#define PSI_X509_PARSES() ((void)0)
+/* For tests, which count how many certificates are parsed. */
+#ifndef PSI_X509_PARSED
+#define PSI_X509_PARSED() ((void)0)
 #endif
 
 static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
@@ -3964,10 +4047,9 @@ static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
     c->which.n = 0;
 }
 
-/* What is demanded of certificates that are not trusted themselves. */
-static void psi_x509_demand(psi_x509_cert *c, int ok, const char *why)
+static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
 {
-    if (!ok) psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED, why);
+    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -3982,59 +4064,46 @@ static int psi_x509_no_params(psi_x509_span in)
     return psi_x509_end(in) || PSI_X509_IS(in, "\x05\x00");
 }
 
-/* The hash that an AlgorithmIdentifier names, 0 if it is not SHA-256, SHA-384 or SHA-512. */
-static int psi_x509_hash_alg(psi_x509_span alg)
-{
-    int hash = psi_x509_one_of(psi_x509_id(&alg), PSI_OID_SHA256, br_sha256_ID);
-    return psi_x509_no_params(alg) ? hash : 0;
-}
-
 /* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
-    psi_x509_span p = psi_x509_seq(in), mgf, field;
-    int ok;
-    alg->hash = psi_x509_hash_alg(psi_x509_seq(psi_x509_take(&p, 0xA0)));
-    mgf = psi_x509_seq(psi_x509_take(&p, 0xA1));
-    ok = psi_x509_id(&mgf) == PSI_OID_MGF1 && psi_x509_hash_alg(psi_x509_seq(mgf)) == alg->hash && alg->hash;
-    alg->salt = 20;
-    if (psi_x509_tag(p) == 0xA2) {
-        field = psi_x509_any(&p);
-        alg->salt = psi_x509_small(&field);
-        ok &= psi_x509_end(field) && alg->salt >= 0;
-    }
-    if (psi_x509_tag(p) == 0xA3) ok &= PSI_X509_IS(psi_x509_any(&p), "\x02\x01\x01");
+    enum { HASH, PARAMS, MGF, MGF_HASH, MGF_PARAMS, SALT, TRAILER, FIELDS };
+    psi_x509_span v[FIELDS];
+    int ok = psi_x509_read(in, "(0(=o=.))1(=o(=o=.)))?2=u)?3=u))", v);
     alg->kind = PSI_X509_PSS;
-    if (!ok || !psi_x509_end(p)) alg->hash = alg->salt = 0; /* which is no signature's */
-    return alg->hash != 0;
+    alg->hash = psi_x509_one_of(v[HASH], PSI_OID_SHA256, br_sha256_ID);
+    alg->salt = v[SALT].p ? psi_x509_number(v[SALT]) : 20;
+    ok = ok && alg->hash && psi_x509_no_params(v[PARAMS]) && psi_x509_same(v[MGF_HASH], v[HASH]) &&
+         psi_x509_id(v[MGF]) == PSI_OID_MGF1 && psi_x509_no_params(v[MGF_PARAMS]) &&
+         v[SALT].n <= 2 && (!v[TRAILER].p || PSI_X509_IS(v[TRAILER], "\1"));
+    if (!ok) alg->hash = -1; /* which is no signature's */
+    return ok;
 }
 
 static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span params = psi_x509_seq(in);
-    int id = psi_x509_id(&params), ok = params.p != NULL;
-    int rsa = psi_x509_one_of(id, PSI_OID_RSA_SHA256, br_sha256_ID);
-    int ecdsa = psi_x509_one_of(id, PSI_OID_ECDSA_SHA256, br_sha256_ID);
+    psi_x509_span v[2]; /* identifier, parameters */
+    int ok = psi_x509_read(in, "(=o=.)", v), id = psi_x509_id(v[0]);
+    int rsa = psi_x509_one_of(v[0], PSI_OID_RSA_SHA256, br_sha256_ID);
+    int ecdsa = psi_x509_one_of(v[0], PSI_OID_ECDSA_SHA256, br_sha256_ID);
     c->alg.kind = rsa ? PSI_X509_PKCS1 : ecdsa ? PSI_X509_ECDSA : 0;
     c->alg.hash = rsa | ecdsa;
-    if (rsa) {
-        ok = psi_x509_no_params(params);
-    } else if (ecdsa) {
-        ok = psi_x509_end(params);
+    if (rsa || ecdsa) {
+        ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
-    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(params, &c->alg)) {
+    } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
         psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
     }
-    psi_x509_demand(c, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
 static int psi_x509_curve(psi_x509_span in)
 {
-    int id = psi_x509_id(&in);
-    return psi_x509_end(in) ? psi_x509_one_of(id, PSI_OID_P256, BR_EC_secp256r1) : 0;
+    psi_x509_span oid;
+    return psi_x509_read(in, "=o", &oid) ? psi_x509_one_of(oid, PSI_OID_P256, BR_EC_secp256r1) : 0;
 }
 
 /* Bytes of a coordinate, or of the order. */
@@ -4054,9 +4123,11 @@ static size_t psi_x509_bit_length(psi_x509_span v)
 /* RSAPublicKey (RFC 8017 A.1.1): 0 if it is malformed. */
 static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 {
-    psi_x509_span rsa = psi_x509_seq(in), n = psi_x509_uint(&rsa, 0x02), e = psi_x509_uint(&rsa, 0x02);
+    psi_x509_span v[2], n, e;
     size_t bits;
-    if (!psi_x509_end(rsa) || !n.n || !e.n) return 0;
+    if (!psi_x509_read(in, "(=u=u)", v) || !v[0].n || !v[1].n) return 0;
+    n = v[0];
+    e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
@@ -4073,291 +4144,153 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
 /* Reads SubjectPublicKeyInfo: 0 if it is malformed. What is well-formed and cannot be used is a flaw. */
 static int psi_x509_read_key(psi_x509_cert *c)
 {
-    psi_x509_span in = psi_x509_seq(c->spki), alg = psi_x509_take(&in, 0x30), bits = psi_x509_bits(&in);
-    int id = psi_x509_id(&alg), curve;
-    if (!psi_x509_end(in) || !alg.p) return 0;
-    if (id == PSI_OID_RSA) return alg.n && psi_x509_no_params(alg) && psi_x509_read_rsa(c, bits);
+    psi_x509_span v[3]; /* identifier, parameters, key */
+    int ok = psi_x509_read(c->spki, "((=o=.)=b)", v), id = psi_x509_id(v[0]), curve;
+    if (!ok) return 0;
+    if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
-        c->pss_key = 1;
-        if (alg.n && !psi_x509_pss_params(alg, &c->key_alg))
+        c->only.kind = PSI_X509_PSS;
+        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
             psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
-        return psi_x509_read_rsa(c, bits);
+        return psi_x509_read_rsa(c, v[2]);
     }
-    curve = id == PSI_OID_EC ? psi_x509_curve(alg) : 0;
+    curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
     if (!curve) {
         psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
                       "has a key that is neither RSA nor on P-256, P-384 or P-521");
         return 1;
     }
-    if (bits.n != 1 + 2 * psi_x509_curve_bytes(curve) || bits.p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
-    c->key.key.ec.q = psi_x509_slice(bits, &c->key.key.ec.qlen);
+    c->key.key.ec.q = psi_x509_slice(v[2], &c->key.key.ec.qlen);
     return 1;
 }
 
-/* --- extensions ----------------------------------------------------------- */
-
-/* Is it ASCII without NUL, and not empty? */
-static int psi_x509_is_ascii(psi_x509_span s)
-{
-    size_t i;
-    for (i = 0; i < s.n && s.p[i] && s.p[i] <= '~'; i++) {}
-    return i && i == s.n;
-}
-
-/* Is it a GeneralName's tag, [0] to [8]? */
-static int psi_x509_is_general(int tag)
-{
-    return memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", tag, 9) != NULL;
-}
-
-/* Takes a GeneralName. An address has 4 or 16 bytes. */
-static void psi_x509_take_general(psi_x509_span *in)
-{
-    int tag = psi_x509_tag(*in), ok = psi_x509_is_general(tag);
-    psi_x509_span name = psi_x509_any(in);
-    if (tag == 0x87) ok = name.n == 4 || name.n == 16;
-    else if (tag == 0xA0) ok = psi_x509_take(&name, 0x06).n != 0;
-    else if (tag == 0xA4) ok = psi_x509_name_hash(name) != 0;
-    else if (tag == 0x81 || tag == 0x82 || tag == 0x86) ok = psi_x509_is_ascii(name);
-    if (!ok) psi_x509_spoil(in);
-}
-
-/* Takes a DisplayText (RFC 5280 4.2.1.4). */
-static void psi_x509_take_text(psi_x509_span *in)
-{
-    int tag = psi_x509_tag(*in);
-    psi_x509_span text = psi_x509_any(in);
-    size_t n = 1;
-    if (tag == 0x1E && text.n && text.n % 2 == 0) return; /* BMPString */
-    for (; text.n && n; text = psi_x509_after(text, n)) n = psi_x509_utf8(text);
-    if (!n || !memchr("\x0C\x16\x1A", tag, 3)) psi_x509_spoil(in);
-}
-
-/* Is there another element of this identifier in the list, or are there too many to tell? */
-static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
-{
-    psi_x509_span one;
-    int i;
-    for (i = 0; list.n; i++) {
-        one = psi_x509_take(&list, 0x30);
-        if (i == PSI_X509_LIST || psi_x509_same(psi_x509_take(&one, 0x06), oid)) return 1;
-    }
-    return 0;
-}
-
-/* The tag of what a shape starts with: 0 any. */
-static int psi_x509_shape_tag(int kind)
-{
-    if (kind == '(') return 0x30;
-    if (kind == '[' || kind == '{') return kind == '[' ? 0xA0 : 0xA1;
-    return kind == 'u' ? 0x02 : kind == 'm' ? 0x80 : kind == 'n' ? 0x81 : 0;
-}
-
-/* Takes what has this shape; the rest of the shape. ( begins a SEQUENCE, [ and { begin [0] and [1], which ) ends; ? is
-   before what may be missing, + before what is there once or more up to the end, * before the same if its identifiers
-   differ. i is an INTEGER, u one of 0 or more, which m and n are too, as [0] and [1]; o is an OBJECT IDENTIFIER, p one
-   that is not anyPolicy, a ASCII, t a DisplayText, g a GeneralName, b what bounds names, q a policy's qualifier, which
-   has to be understood. */
-static const char *psi_x509_shape(psi_x509_cert *c, psi_x509_span *in, const char *shape)
-{
-    psi_x509_span next = *in, body = psi_x509_any(&next), none = {NULL, 0};
-    int kind = *shape++, want = psi_x509_shape_tag(kind), tag = psi_x509_tag(*in), id;
-    const char *rest;
-    switch (kind) {
-    case 'i': psi_x509_take(in, 0x02); return shape;
-    case 'o': psi_x509_take(in, 0x06); return shape;
-    case 'u':
-    case 'm':
-    case 'n': psi_x509_uint(in, want); return shape;
-    case 't': psi_x509_take_text(in); return shape;
-    case 'g': psi_x509_take_general(in); return shape;
-    case 'p': if (psi_x509_id(in) == PSI_OID_ANY_POLICY) psi_x509_spoil(in); return shape;
-    case 'a': if (!psi_x509_is_ascii(psi_x509_take(in, 0x16))) psi_x509_spoil(in); return shape;
-    case 'b': *in = tag == 0x87 && body.n != 8 && body.n != 32 ? none : next; return shape;
-    case 'q':
-        id = psi_x509_id(&body);
-        psi_x509_shape(c, in, id == PSI_OID_CPS ? "(oa)" : id == PSI_OID_NOTICE ? "(o(?(t(?+i))?t))" : "(ob)");
-        if (in->p && id != PSI_OID_CPS && id != PSI_OID_NOTICE)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
-        return shape;
-    case '?':
-        want = psi_x509_shape_tag(*shape);
-        return psi_x509_shape(c, in->n && (!want || want == tag) ? in : &none, shape);
-    case '+':
-    case '*':
-        do {
-            next = *in;
-            body = psi_x509_any(&next);
-            if (kind == '*' && psi_x509_repeats(next, psi_x509_take(&body, 0x06))) psi_x509_spoil(in);
-            rest = psi_x509_shape(c, in, shape);
-        } while (in->n);
-        return rest;
-    default:
-        body = psi_x509_take(in, want);
-        while (*shape != ')') shape = psi_x509_shape(c, &body, shape);
-        if (!psi_x509_end(body)) psi_x509_spoil(in);
-        return shape + 1;
-    }
-}
-
-/* Reads one extension: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
    map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
-    psi_x509_span seq = psi_x509_seq(in), v;
-    const char *shape;
+    static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
+        "(+(og))"
+    };
+    psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
+    int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
     switch (id) {
     case PSI_OID_KEY_USAGE:
-        v = psi_x509_take(&in, 0x03);
-        c->usage = v.n == 2 || v.n == 3 ? v.p[1] : -1;
-        return c->usage >= 0 && psi_x509_end(in);
+        c->usage = v[0].n == 2 || v[0].n == 3 ? v[0].p[1] : -1;
+        return ok && c->usage >= 0;
     case PSI_OID_EXT_USAGE:
-        c->extended = 0;
-        do {
-            id = psi_x509_one_of(psi_x509_id(&seq), PSI_OID_SERVER_AUTH, 1);
-            if (id) c->extended |= 1 << (id - 1);
-        } while (seq.n);
-        return psi_x509_end(seq);
+        for (c->extended = 0; v[0].n;)
+            c->extended |= 1 << psi_x509_one_of(psi_x509_take(&v[0], 0x06), PSI_OID_SERVER_AUTH, 1);
+        break;
     case PSI_OID_BASIC:
-        v = psi_x509_option(&seq, 0x01);
-        c->ca = v.n && *v.p;
-        if (!seq.n) return psi_x509_end(seq);
-        v = psi_x509_uint(&seq, 0x02);
-        c->path_len = v.n == 0 ? 0 : v.n == 1 ? v.p[0] : 32767;
-        return psi_x509_end(seq);
+        c->ca = v[0].n && *v[0].p;
+        c->path_len = v[1].p ? psi_x509_number(v[1]) : -1;
+        break;
     case PSI_OID_SKI:
-        c->ski = psi_x509_take(&in, 0x04);
-        return !critical && psi_x509_end(in);
+        c->ski = v[0];
+        return ok && !critical;
     case PSI_OID_AKI:
-        critical |= !seq.p;
-        c->aki = psi_x509_option(&seq, 0x80);
-        return !critical;
+        psi_x509_read(v[0], "?=x.", &c->aki);
+        return ok && !critical;
     case PSI_OID_SAN:
-        c->san = seq;
+        c->san = v[0];
         c->san_critical = critical;
-        shape = "(+g)";
         break;
     case PSI_OID_CONSTRAINTS:
-        c->constraints = seq;
-        c->constraints_critical = critical;
-        if (!seq.n) return 0;
-        shape = "(?[+(b))?{+(b)))";
-        break;
+        c->bounds[0] = v[0];
+        c->bounds[1] = v[1];
+        c->constrains = 1 + critical;
+        return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (!seq.n) return 0;
-        if (psi_x509_tag(seq) == 0x80)
+        if (psi_x509_tag(v[0]) == 0x80)
             psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
-        shape = "(?m?n)";
-        break;
-    case PSI_OID_ANY_LIMIT: shape = "u"; break;
+        return ok && v[0].n;
     case PSI_OID_POLICIES:
-        if (!critical) return seq.n != 0;
-        shape = "(*(o?(+q)))";
-        break;
-    case PSI_OID_MAPPINGS: shape = "(+(pp))"; break;
-    case PSI_OID_AIA: shape = critical ? NULL : "(+(og))"; break;
-    default: shape = NULL;
-    }
-    if (shape) psi_x509_shape(c, &in, shape);
-    else if (critical) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-    return !shape || psi_x509_end(in);
-}
-
-/* Reads what follows the key. A flaw of an extension that says what a key may do matters always. */
-static void psi_x509_read_tail(psi_x509_cert *c, psi_x509_span in)
-{
-    psi_x509_span list = psi_x509_span_of("", 0), ext, oid, value;
-    const char *text;
-    int critical, id, before, left = PSI_X509_LIST;
-    for (id = 0x81; c->version && id < 0x83; id++)
-        if (psi_x509_tag(in) == id) psi_x509_demand(c, psi_x509_any(&in).n != 0, "has a malformed unique identifier");
-    if (c->version == 2 && psi_x509_tag(in) == 0xA3) {
-        list = psi_x509_seq(psi_x509_any(&in));
-        if (!list.n) psi_x509_spoil(&list);
-    }
-    psi_x509_demand(c, psi_x509_end(in), "has bytes after its body");
-    while (list.n) {
-        ext = psi_x509_take(&list, 0x30);
-        oid = psi_x509_take(&ext, 0x06);
-        value = psi_x509_option(&ext, 0x01);
-        critical = value.n && *value.p;
-        value = psi_x509_take(&ext, 0x04);
-        if (!psi_x509_end(ext) || !left--) psi_x509_spoil(&list);
-        id = psi_x509_known(oid, &text);
-        before = c->when;
-        if (psi_x509_repeats(list, oid))
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "repeats an extension");
-        if (!psi_x509_read_extension(c, id, value, critical)) {
-            critical |= id >= PSI_OID_KEY_USAGE && id <= PSI_OID_POLICY_LIMITS;
-            psi_x509_flaw(c, critical ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED, PSOCKET_CERT_MALFORMED,
-                          "has a malformed extension");
+        if (!critical) return psi_x509_seq(in).n != 0;
+        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        while (ok && v[0].n) {
+            one = psi_x509_any(&v[0]);
+            ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
         }
-        if (c->when != before) c->which = oid;
+        break;
     }
-    if (!list.p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_MALFORMED, "has malformed extensions");
+    return ok;
 }
 
-/* --- reading certificates ------------------------------------------------- */
-
-/* Reads the parts of a certificate's body. alg: the algorithm beside the signature. What RFC 5280 demands of all that
-   it covers is told last: one that is trusted need not keep to it. */
-static void psi_x509_read_body(psi_x509_cert *c, psi_x509_span tbs, psi_x509_span alg)
+/* Reads the list of them. A flaw of one that says what a key may do matters always. */
+static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
-    enum { SERIAL, ALG, ISSUER, DATES, SUBJECT, SPKI, FIELDS };
-    psi_x509_span v, serial, field[FIELDS];
-    int i, version = 1;
-    if (psi_x509_tag(tbs) == 0xA0) {
-        v = psi_x509_any(&tbs);
-        c->version = psi_x509_small(&v);
-        version = psi_x509_end(v) && (c->version == 1 || c->version == 2);
+    psi_x509_span v[3]; /* identifier, critical, value */
+    int left = PSI_X509_LIST, critical, id, known, before;
+    if (!list.n) list = psi_x509_none;
+    while (list.n) {
+        if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
+        critical = v[1].n && *v[1].p;
+        id = psi_x509_id(v[0]);
+        before = c->when;
+        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
+        if (!known && critical)
+            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
+                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
+        if (c->when != before) c->which = v[0];
     }
-    for (i = 0; i < FIELDS; i++) field[i] = psi_x509_element(&tbs);
-    c->issuer = field[ISSUER];
-    c->subject = field[SUBJECT];
-    c->spki = field[SPKI];
-    c->issuer_hash = psi_x509_name_hash(c->issuer);
-    c->subject_hash = psi_x509_name_hash(c->subject);
-    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    if (!c->subject_hash) psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed subject");
-    if (!psi_x509_read_key(c))
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "has a malformed public key");
-    serial = psi_x509_uint(&field[SERIAL], 0x02);
-    v = psi_x509_seq(field[DATES]);
-    c->not_before = psi_x509_time(&v);
-    c->not_after = psi_x509_time(&v);
-    psi_x509_demand(c, version, "has an unknown version");
-    psi_x509_read_alg(c, field[ALG]);
-    psi_x509_demand(c, psi_x509_same(alg, field[ALG]), "has two signature algorithms that differ");
-    psi_x509_demand(c, c->issuer_hash != 0, "has a malformed issuer");
-    psi_x509_demand(c, psi_x509_end(v), "has malformed dates");
-    psi_x509_read_tail(c, tbs);
-    psi_x509_demand(c, c->version == 2, "is not of version 3");
-    psi_x509_demand(c, serial.n && serial.n <= 20, "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
+    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
+}
+
+/* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
+   one that is trusted need not be. */
+static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509_span serial, psi_x509_span rest)
+{
+    psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
+    if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_read(rest, "?=y?=z=.", v);
+    if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
+                    "has bytes after its body, or malformed identifiers");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
+                    "has a serial number below 1 or over 20 bytes");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
                     "lacks an issuer or a subject");
-    psi_x509_demand(c, c->ca || (c->path_len < 0 && !c->constraints.n), "limits authorities below it without being one");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
+    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
+        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    psi_x509_span in = psi_x509_span_of(der, len), cert, alg;
-    PSI_X509_PARSES();
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, REST, FIELDS };
+    psi_x509_span v[FIELDS], dates;
+    PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
-    c->der = in;
+    c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    cert = psi_x509_take(&in, 0x30);
-    c->tbs = psi_x509_element(&cert);
-    alg = psi_x509_element(&cert);
-    c->sig = psi_x509_bits(&cert);
-    if (!psi_x509_end(in) || !alg.p)
-        psi_x509_flaw(c, PSI_X509_UNREADABLE, PSOCKET_CERT_MALFORMED, "is not DER, or bytes follow it");
-    psi_x509_demand(c, psi_x509_end(cert), "has a malformed signature");
-    psi_x509_read_body(c, psi_x509_seq(c->tbs), alg);
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
+    c->tbs = v[TBS];
+    c->issuer = v[ISSUER];
+    c->subject = v[SUBJECT];
+    c->spki = v[SPKI];
+    c->issuer_hash = psi_x509_name_hash(c->issuer);
+    c->subject_hash = psi_x509_name_hash(c->subject);
+    c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
+    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
+    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_read_alg(c, v[SIGNED]);
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    dates = psi_x509_seq(v[DATES]);
+    c->not_before = psi_x509_time(&dates);
+    c->not_after = psi_x509_time(&dates);
+    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
+    psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4376,11 +4309,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 /* Tells what a certificate says, with its strings in buf (of at least 2 bytes), cut off where that ends. */
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
-    psi_x509_text subject = {NULL, 0, 0}, issuer;
-    subject.p = buf;
-    subject.size = buf_size / 2;
-    issuer = subject;
-    issuer.p += subject.size;
+    size_t half = buf_size / 2;
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
     *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
@@ -4398,10 +4328,9 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
-    psi_x509_span none = {NULL, 0};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), none, mask);
+        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4436,36 +4365,31 @@ static int psi_x509_check_pss(const br_rsa_public_key *key, const psi_x509_alg *
     return psi_x509_pss_encode(alg, digest, block + db - room, want, n) && memcmp(em, want, n) == 0;
 }
 
-/* Ecdsa-Sig-Value (RFC 3279 2.2.3): BearSSL's own reader takes more than DER. */
-static int psi_x509_check_ecdsa(const br_ec_public_key *key, const uint8_t *digest, size_t len, psi_x509_span sig)
-{
-    size_t n = psi_x509_curve_bytes(key->curve);
-    psi_x509_span seq = psi_x509_seq(sig), r = psi_x509_uint(&seq, 0x02), s = psi_x509_uint(&seq, 0x02);
-    uint8_t raw[132] = {0};
-    if (!psi_x509_end(seq) || !r.n || !s.n || r.n > n || s.n > n) return 0;
-    memcpy(raw + n - r.n, r.p, r.n);
-    memcpy(raw + 2 * n - s.n, s.p, s.n);
-    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, key, raw, 2 * n) == 1;
-}
-
-/* Do a key and an algorithm fit? key_alg is what an RSA-PSS key is limited to (RFC 4055 3.3). */
-static int psi_x509_fits(int key_type, int pss_key, const psi_x509_alg *key_alg, const psi_x509_alg *alg)
+/* Do a key and an algorithm fit? An RSA-PSS key is limited to `only` (RFC 4055 3.3). */
+static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_alg *alg)
 {
     if (!alg->kind || key_type != (alg->kind == PSI_X509_ECDSA ? BR_KEYTYPE_EC : BR_KEYTYPE_RSA)) return 0;
-    if (alg->kind == PSI_X509_PKCS1) return !pss_key;
-    return alg->kind != PSI_X509_PSS || !key_alg->kind || (key_alg->hash == alg->hash && key_alg->salt <= alg->salt);
+    if (alg->kind == PSI_X509_PKCS1) return !only->kind;
+    return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. */
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
+   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
 static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
 {
-    size_t len = psi_x509_hash_len(alg->hash);
-    uint8_t got[64];
-    if (!psi_x509_fits(c->key.key_type, c->pss_key, &c->key_alg, alg)) return 0;
-    if (alg->kind == PSI_X509_ECDSA) return psi_x509_check_ecdsa(&c->key.key.ec, digest, len, sig);
+    size_t len = psi_x509_hash_len(alg->hash), n;
+    psi_x509_span v[2]; /* r, s */
+    uint8_t raw[132] = {0};
+    if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
-    return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, got) == 1 &&
-           memcmp(digest, got, len) == 0;
+    if (alg->kind == PSI_X509_PKCS1)
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
+               memcmp(digest, raw, len) == 0;
+    n = psi_x509_curve_bytes(c->key.key.ec.curve);
+    if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
+    memcpy(raw + n - v[0].n, v[0].p, v[0].n);
+    memcpy(raw + 2 * n - v[1].n, v[1].p, v[1].n);
+    return br_ecdsa_vrfy_raw_get_default()(br_ec_get_default(), digest, len, &c->key.key.ec, raw, 2 * n) == 1;
 }
 
 /* --- PEM ------------------------------------------------------------------ */
@@ -4489,9 +4413,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n) != 0 ||
-        memcmp(in->p + 9 + n, "-----", 5) != 0)
-        return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4552,12 +4474,22 @@ static void psi_x509_chain_free(psi_x509_chain *c)
     memset(c, 0, sizeof *c);
 }
 
-/* Appends a copy of a certificate, parsed, though it cannot be read: 0, PSOCKET_NOMEM. */
-static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
+/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
+enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
+
+/* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
+   read: PSOCKET_TLS_PEM. */
+static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs;
-    uint8_t *copy = (uint8_t *)psi_alloc(der.n + 1);
+    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
+    uint8_t *copy;
+    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
+    for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
+        if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
+    copy = (uint8_t *)psi_alloc(len + 1);
     if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
     if (!copy || !certs) {
         psi_free(copy);
@@ -4565,35 +4497,14 @@ static int psi_x509_chain_append(psi_x509_chain *c, psi_x509_span der)
     }
     c->certs = (psi_x509_cert *)certs;
     c->room = room;
-    if (der.n) memcpy(copy, der.p, der.n);
-    psi_x509_parse(&c->certs[c->count++], copy, der.n);
-    return 0;
-}
-
-/* The same for a peer's or one's own, of which there are no more than PSOCKET_CHAIN_BYTES: also PSOCKET_CERT_LIMIT. */
-static int psi_x509_chain_add(psi_x509_chain *c, const uint8_t *der, size_t len)
-{
-    size_t charge = len < 256 ? 256 : len; /* no usual one is smaller, and each costs memory beside its bytes */
-    if (charge > PSOCKET_CHAIN_BYTES - c->bytes) return PSOCKET_CERT_LIMIT;
     c->bytes += charge;
-    return psi_x509_chain_append(c, psi_x509_span_of(der, len));
-}
-
-/* The same for an anchor, unless it is known or cannot be read: PSOCKET_TLS_PEM. */
-static int psi_x509_anchor_add(psi_x509_chain *c, psi_x509_span der)
-{
-    size_t i;
-    for (i = 0; i < c->count; i++)
-        if (psi_x509_same(c->certs[i].der, der)) return 0;
-    if (psi_x509_chain_append(c, der)) return PSOCKET_NOMEM;
-    if (c->certs[i].when < PSI_X509_UNREADABLE) return 0;
-    psi_free((void *)(uintptr_t)c->certs[i].der.p);
+    if (len) memcpy(copy, der, len);
+    psi_x509_parse(&c->certs[c->count++], copy, len);
+    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
 }
-
-/* What a text is read as: a peer's or one's own certificates; anchors; anchors, passing over what is none. */
-enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
    which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
@@ -4606,8 +4517,7 @@ static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint
     if (is_der && !in->n) return 0;
     if (is_der) {
         *der = psi_x509_element(in);
-        if (psi_x509_tag(*der) != 0x30) psi_x509_spoil(in);
-        return in->p ? 1 : (int)PSOCKET_TLS_PEM;
+        return psi_x509_tag(*der) == 0x30 ? 1 : (int)PSOCKET_TLS_PEM;
     }
     do {
         found = psi_x509_pem_next(in, &label, &body);
@@ -4627,7 +4537,7 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
     unsigned long good = 0;
     uint8_t *buf;
     while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = kind == PSI_X509_CHAIN ? psi_x509_chain_add(c, der.p, der.n) : psi_x509_anchor_add(c, der);
+        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
         psi_free(buf);
         if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
         good += !r;
@@ -4646,9 +4556,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
 
 /* A private key. Its numbers are slices of storage, which is wiped when it is freed. */
 typedef struct psi_x509_key {
-    int type;    /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
-    int pss_key; /* PSS signatures only, of key_alg if that has a kind */
-    psi_x509_alg key_alg;
+    int type;          /* BR_KEYTYPE_RSA or BR_KEYTYPE_EC */
+    psi_x509_alg only; /* as a certificate's */
     br_rsa_private_key rsa;
     br_ec_private_key ec;
     psi_x509_span n, e;  /* RSA: the public half */
@@ -4667,22 +4576,18 @@ static void psi_x509_key_free(psi_x509_key *k)
 /* PKCS#1 RSAPrivateKey (RFC 8017 A.1.2): NULL, or what is wrong. */
 static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 {
-    enum { N, E, D, P, Q, DP, DQ, IQ, NUMBERS };
-    psi_x509_span seq = psi_x509_seq(in), v[NUMBERS];
-    int version = psi_x509_small(&seq), i, ok = version >= 0;
-    if (version > 0) return "RSA private keys with more than two primes are not supported";
-    for (i = 0; i < NUMBERS; i++) {
-        v[i] = psi_x509_uint(&seq, 0x02);
-        ok &= v[i].n && v[i].n <= (i < P ? v[N].n : 290);
-    }
+    enum { VERSION, N, E, D, P, Q, DP, DQ, IQ, REST, FIELDS };
+    psi_x509_span v[FIELDS];
+    int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
+    if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
+    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
-    ok &= v[DP].n <= v[P].n && v[DQ].n <= v[Q].n && v[IQ].n <= v[P].n;
-    if (!ok || !psi_x509_end(seq) || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
-    if (psi_x509_bit_length(v[N]) < 2048) return "RSA private keys under 2048 bits are too weak";
+    if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
+    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
+    if (k->rsa.n_bitlen < 2048) return "RSA private keys under 2048 bits are too weak";
     k->type = BR_KEYTYPE_RSA;
     k->n = v[N];
     k->e = v[E];
-    k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
     k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
@@ -4691,25 +4596,22 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     return NULL;
 }
 
+#define PSI_X509_CURVES "EC private keys must be on P-256, P-384 or P-521, by name"
+
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    psi_x509_span seq = psi_x509_seq(in), d, part;
-    int version = psi_x509_small(&seq), named = curve;
-    d = psi_x509_take(&seq, 0x04);
-    if (psi_x509_tag(seq) == 0xA0) named = psi_x509_curve(psi_x509_any(&seq));
-    if (psi_x509_tag(seq) == 0xA1) {
-        part = psi_x509_any(&seq);
-        k->point = psi_x509_bits(&part);
-        if (!psi_x509_end(part)) version = -1;
-    }
-    while (d.n && *d.p == 0) d = psi_x509_after(d, 1);
-    if (version != 1 || !psi_x509_end(seq) || !d.n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    if (d.n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    enum { VERSION, NUMBER, CURVE, PUBLIC, FIELDS };
+    psi_x509_span v[FIELDS], *d = &v[NUMBER];
+    int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
+    while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
+    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
+    if (!named) return PSI_X509_CURVES;
+    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
+    k->point = v[PUBLIC];
     k->ec.curve = named;
-    k->ec.x = psi_x509_slice(d, &k->ec.xlen);
+    k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
 }
 
@@ -4718,22 +4620,25 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 /* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
-    psi_x509_span seq = psi_x509_seq(der), alg, key;
-    int version, id;
+    enum { VERSION, ALG, PARAMS, KEY, FIELDS };
+    psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
-    version = psi_x509_small(&seq);
+    psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
     if (psi_x509_tag(seq) == 0x04) return psi_x509_key_ec(k, der, 0);
-    alg = psi_x509_take(&seq, 0x30);
-    key = psi_x509_take(&seq, 0x04); /* attributes may follow */
-    id = psi_x509_id(&alg);
-    if (version < 0 || version > 1 || !alg.p || !key.p) return "malformed private key";
-    if (id == PSI_OID_EC && psi_x509_curve(alg)) return psi_x509_key_ec(k, key, psi_x509_curve(alg));
-    if (id == PSI_OID_EC) return "EC private keys must be on P-256, P-384 or P-521, by name";
-    k->pss_key = id == PSI_OID_PSS;
-    if (k->pss_key && alg.n && !psi_x509_pss_params(alg, &k->key_alg)) return "unsupported RSA-PSS private key";
-    if (k->pss_key || id == PSI_OID_RSA) return psi_x509_key_rsa(k, key);
-    return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    if (!ok || (v[VERSION].n && !PSI_X509_IS(v[VERSION], "\1"))) return "malformed private key";
+    if (id == PSI_OID_EC) {
+        curve = psi_x509_curve(v[PARAMS]);
+        return curve ? psi_x509_key_ec(k, v[KEY], curve) : PSI_X509_CURVES;
+    }
+    if (id == PSI_OID_PSS) {
+        k->only.kind = PSI_X509_PSS;
+        if (v[PARAMS].n && !psi_x509_pss_params(v[PARAMS], &k->only)) return "unsupported RSA-PSS private key";
+    } else if (id != PSI_OID_RSA) {
+        return "private keys must be RSA or EC; others, as Ed25519, are not supported";
+    }
+    return psi_x509_key_rsa(k, v[KEY]);
 }
 
 /* Loads the first private key of a text (PEM, or DER): 0, PSOCKET_TLS_KEY, PSOCKET_TLS_PEM, PSOCKET_NOMEM. */
@@ -4760,43 +4665,37 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Adds x, or nothing, to r modulo m, all of n bytes, r below m: in the same steps whatever the numbers, which are secrets. */
-static void psi_x509_add_mod(uint8_t *r, const uint8_t *x, unsigned take, const uint8_t *m, size_t n)
-{
-    uint8_t t[290];
-    unsigned carry = 0, borrow = 0, keep;
-    size_t i;
-    for (i = n; i-- > 0;) {
-        carry += r[i] + (x[i] & (0u - take));
-        r[i] = (uint8_t)(carry & 255);
-        borrow = r[i] - m[i] - borrow;
-        t[i] = (uint8_t)(borrow & 255);
-        carry >>= 8;
-        borrow = borrow >> 8 & 1;
-    }
-    keep = 0u - (borrow & (carry ^ 1));
-    for (i = 0; i < n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
-    psi_wipe(t, sizeof t);
-}
-
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
+   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290];
-    unsigned wrong = 0;
-    size_t i;
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    unsigned carry, borrow, add, take, keep, wrong = 0;
+    size_t step, i;
     memcpy(mod, m.p, m.n);
     memcpy(x + m.n - b.n, b.p, b.n);
     mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
-    for (i = 0; i < 8 * a.n; i++) {
-        psi_x509_add_mod(r, r, 1, mod, m.n);
-        psi_x509_add_mod(r, x, (unsigned)a.p[i / 8] >> (7 - i % 8) & 1u, mod, m.n);
+    for (step = 0; step < 16 * a.n; step++) {
+        take = 0u - ((unsigned)a.p[step / 16] >> (7 - step / 2 % 8) & 1u);
+        carry = borrow = 0;
+        for (i = m.n; i-- > 0;) {
+            add = step & 1 ? x[i] & take : r[i];
+            carry += r[i] + add;
+            r[i] = (uint8_t)(carry & 255);
+            borrow = r[i] - mod[i] - borrow;
+            t[i] = (uint8_t)(borrow & 255);
+            carry >>= 8;
+            borrow = borrow >> 8 & 1;
+        }
+        keep = 0u - (borrow & (carry ^ 1)); /* r is below m already */
+        for (i = 0; i < m.n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
     psi_wipe(r, sizeof r);
     psi_wipe(x, sizeof x);
     psi_wipe(mod, sizeof mod);
+    psi_wipe(t, sizeof t);
     return !wrong;
 }
 
@@ -4868,8 +4767,8 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     if (!r && dir) {
         r = psi_os_readdir(dir, psi_trust_any, t, &os);
         if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r > 0) r = 0;
-        else r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
+        else r = 0;
     }
     if (r) psi_trust_free(t);
     else *out = t;
@@ -4959,8 +4858,7 @@ typedef struct psi_x509_walk {
     struct {
         const psi_x509_cert *issuer, *child;
         int good;
-    } edges[PSI_X509_SIGNATURES]; /* the signatures that were checked */
-    int edge_count;
+    } edges[PSI_X509_SIGNATURES + 1]; /* the signatures that were checked, each of which costs one at least */
     int rule; /* the failure that tells most so far, and who failed */
     const psi_x509_cert *culprit;
 } psi_x509_walk;
@@ -5020,23 +4918,23 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
    told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
-    psi_x509_span lists = ca->constraints, list, subtree, base;
+    psi_x509_span list, base;
     int excluded, type, r, seen, hit;
     for (excluded = 0; excluded < 2; excluded++) {
-        list = psi_x509_option(&lists, 0xA0 + excluded);
+        list = ca->bounds[excluded];
         for (seen = hit = 0; list.n; hit |= r) {
-            subtree = psi_x509_take(&list, 0x30);
-            type = psi_x509_tag(subtree);
-            base = psi_x509_any(&subtree);
+            base = psi_x509_any(&list);
+            type = psi_x509_tag(base);
+            base = psi_x509_any(&base);
             w->work -= 1 + (long)(name.n + base.n) / 64;
-            if (w->work < 0 || !psi_x509_is_general(type)) return 1;
+            if (w->work < 0 || !memchr("\xA0\x81\x82\xA3\xA4\xA5\x86\x87\x88", type, 9)) return 1;
             r = 0;
             if (type != tag) continue;
             seen = 1;
             if (tag == 0x82) r = psi_x509_dns_within(base, name, excluded);
             else if (tag == 0x87) r = psi_x509_ip_within(base, name, excluded);
             else if (tag == 0xA4) r = psi_x509_name_within(base, name, excluded);
-            else r = ca->constraints_critical ? -1 : !excluded;
+            else r = ca->constrains > 1 ? -1 : !excluded;
             if (r < 0) return 1;
         }
         if (excluded ? hit : seen && !hit) return 1;
@@ -5047,7 +4945,7 @@ static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int t
 /* Does any name of c? Its subject may hold a mailbox too (RFC 5280 4.1.2.6). */
 static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_x509_cert *c)
 {
-    psi_x509_span rest = c->san, none = {NULL, 0};
+    psi_x509_span rest = c->san;
     int tag;
     while (rest.n) {
         tag = psi_x509_tag(rest);
@@ -5055,7 +4953,7 @@ static int psi_x509_breaks(psi_x509_walk *w, const psi_x509_cert *ca, const psi_
     }
     return (c->subject.n > 2 && psi_x509_name_breaks(w, ca, 0xA4, c->subject)) ||
            (psi_x509_find(c->subject, "\x2A\x86\x48\x86\xF7\x0D\x01\x09\x01", 9) < c->subject.n &&
-            psi_x509_name_breaks(w, ca, 0x81, none));
+            psi_x509_name_breaks(w, ca, 0x81, psi_x509_none));
 }
 
 static int psi_x509_fits_id(const psi_x509_cert *issuer, const psi_x509_cert *child)
@@ -5068,21 +4966,19 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
 {
     int curve = issuer->key.key_type == BR_KEYTYPE_EC ? issuer->key.key.ec.curve : 0, good, i;
     int cost = curve == BR_EC_secp521r1 ? 8 : curve == BR_EC_secp384r1 ? 4 : 1;
-    psi_x509_span none = {NULL, 0};
     uint8_t digest[64];
-    for (i = 0; i < w->edge_count; i++)
+    for (i = 0; w->edges[i].issuer; i++)
         if (w->edges[i].issuer == issuer && w->edges[i].child == child) return w->edges[i].good;
     if (!look) return -1;
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, none, none, digest);
+    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
-    w->edges[w->edge_count].issuer = issuer;
-    w->edges[w->edge_count].child = child;
-    w->edges[w->edge_count++].good = good;
-    return good;
+    w->edges[i].issuer = issuer;
+    w->edges[i].child = child;
+    return w->edges[i].good = good;
 }
 
 /* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
@@ -5116,14 +5012,14 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
 /* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
-    int i, below = 0, purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int i, below = 0;
     if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (purpose | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
-    return w->q->client ? PSI_RULE_CA_NOT_CLIENT : PSI_RULE_CA_NOT_SERVER;
+    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
 /* May c stand above path[0..depth-1] as an issuer? If not, the reason is recorded. */
@@ -5135,7 +5031,7 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
     if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
     if (rule) return psi_x509_fail(w, rule, c);
-    for (i = 0; c->constraints.n && i < depth; i++) {
+    for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
         return w->work < 0 ? 0 : psi_x509_fail(w, PSI_RULE_FORBIDDEN, w->path[i]);
     }
@@ -5201,9 +5097,9 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, int pinned)
 {
     psi_x509_host host;
-    int rule = psi_x509_key_rule(c), purpose = w->q->client ? PSI_X509_CLIENT_AUTH : PSI_X509_SERVER_AUTH;
+    int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & purpose)) return w->q->client ? PSI_RULE_NOT_CLIENT : PSI_RULE_NOT_SERVER;
+    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
@@ -5233,20 +5129,15 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    switch (code) {
-    case PSOCKET_NOMEM: return 80;                  /* internal_error */
-    case PSOCKET_TLS_NO_TRUST:
-    case PSOCKET_CERT_UNTRUSTED:
-    case PSOCKET_CERT_SELF_SIGNED:
-    case PSOCKET_CERT_NOT_CA: return 48;            /* unknown_ca */
-    case PSOCKET_CERT_EXPIRED:
-    case PSOCKET_CERT_NOT_YET_VALID: return 45;     /* certificate_expired */
-    case PSOCKET_CERT_USAGE:
-    case PSOCKET_CERT_ALGORITHM:
-    case PSOCKET_CERT_CRITICAL: return 43;          /* unsupported_certificate */
-    case PSOCKET_CERT_REJECTED: return 46;          /* certificate_unknown */
-    default: return 42;                             /* bad_certificate */
-    }
+    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
+        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+    };
+    size_t i;
+    for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
+        if (alerts[i][0] == code) return alerts[i][1];
+    return 42; /* bad_certificate */
 }
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
@@ -5298,13 +5189,11 @@ static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
     char what[sizeof e->text] = "", whose[200] = "";
     psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
-    const char *known;
     if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
     else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
     else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
     if (flaw && c->which.n) {
-        psi_x509_known(c->which, &known);
-        psi_x509_put(&t, ", %s", known);
+        psi_x509_put(&t, ", ");
         psi_x509_put_oid(&t, c->which);
     }
     if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
@@ -5784,15 +5673,16 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what was
-   or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
+   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
+    const uint8_t *number = k->suite->head > 5 ? record + 5 : aad;
     size_t len = k->suite->version == PSI_TLS13 ? 5 : 13, i;
     psi_rec_put(aad, k->seq, 8);
     memcpy(nonce, k->iv, 12);
-    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ (p == record + 5 ? aad : record + 5)[i]);
+    for (i = 0; i < 8; i++) nonce[4 + i] = (uint8_t)(nonce[4 + i] ^ number[i]);
     memcpy(aad + len - 5, record, 5);
     if (len > 5) psi_rec_put(aad + 11, n, 2);
     if (k->suite->aead != PSI_CHACHA) psi_key_gcm(k, nonce, psi_read_of(aad, len), p, n, encrypt, tag);
@@ -5832,7 +5722,8 @@ typedef struct psi_rec {
     uint32_t skip;         /* bytes of early data that may still have to be ignored */
     uint16_t version;      /* 0 until it is agreed */
     uint16_t max_in, max_out; /* most plaintext bytes in a record */
-    uint8_t server, quiet; /* quiet: records without data in a row */
+    uint8_t server;
+    uint8_t quiet, tickets; /* records without data, and tickets, since there was data */
     uint8_t open;          /* the handshake is over */
     uint8_t update;        /* a KeyUpdate has to go ahead of the next data */
     uint8_t exports;       /* exporters may be used */
@@ -5901,7 +5792,7 @@ static int psi_rec_idles(psi_rec *r, const psi_rec_in *in)
     int warning = in->type == PSI_REC_ALERT && in->len == 2 && in->data[0] == PSI_REC_WARNING;
     if (warning && in->data[1] != PSI_ALERT_CLOSE_NOTIFY) r->quiet = (uint8_t)(r->quiet + PSI_REC_WARNINGS);
     else if (!in->len || (in->type == PSI_REC_CCS && r->version != PSI_TLS12)) r->quiet++;
-    else if (in->type == PSI_REC_APPDATA) r->quiet = 0;
+    else if (in->type == PSI_REC_APPDATA) r->quiet = r->tickets = 0;
     return r->quiet > PSI_REC_QUIET;
 }
 
@@ -5919,13 +5810,15 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* The padding and the content type at the end of TLS 1.3's plaintext (RFC 8446 5.4): 0 if that is none. */
-static int psi_rec_unpad(psi_rec_in *in)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
+    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
-    if (!in->len) return 0;
-    in->type = in->data[--in->len];
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA;
+    in->type = in->len ? in->data[--in->len] : 0;
+    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
+           : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5942,8 +5835,8 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
     int type = p[0];
     if (type < PSI_REC_CCS || type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (p[1] != PSI_TLS12 >> 8 || (r->version && p[2] != (PSI_TLS12 & 0xFF))) return PSI_ALERT_PROTOCOL_VERSION;
-    if (type == PSI_REC_APPDATA && !sealed && !r->skip) return PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (sealed && r->version == PSI_TLS13 && type != PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (type == PSI_REC_APPDATA ? !sealed && !r->skip : sealed && r->version == PSI_TLS13)
+        return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
     return PSI_ALERT_NONE;
@@ -5976,14 +5869,14 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     in->data = p + 5;
     in->len = len;
     ours = sealed ? psi_rec_decrypt(&r->in, p, len, in) : in->type != PSI_REC_APPDATA;
-    if (!ours && r->skip >= len) {
+    if (!ours && len && r->skip >= len) { /* an empty one would cost nothing */
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    if (in->len > (size_t)r->max_in + (size_t)hidden) alert = PSI_ALERT_RECORD_OVERFLOW;
-    else if (!ours || (hidden && !psi_rec_unpad(in))) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+    alert = psi_rec_content(r, in, hidden);
+    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
@@ -6006,11 +5899,11 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 {
     psi_key *k = &r->out;
     const uint8_t *from = (const uint8_t *)data;
-    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), need = psi_rec_room(r, n), len;
+    size_t head = k->suite ? k->suite->head : 5, extra = psi_rec_extra(r), done = 0, len;
     do {
         uint8_t *p = to + head;
-        len = n < r->max_out ? n : r->max_out;
-        if (len) memcpy(p, from, len);
+        len = n - done < r->max_out ? n - done : r->max_out;
+        if (len) memcpy(p, from + done, len);
         p += len;
         to[0] = (uint8_t)type;
         psi_rec_put(to + 1, r->version ? PSI_TLS12 : PSI_TLS10, 2);
@@ -6023,10 +5916,9 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
         if (k->suite) psi_key_run(k, to, (size_t)(p - to) - head, 1, p);
         k->seq++;
         to += len + extra;
-        from += len;
-        n -= len;
-    } while (n);
-    return need;
+        done += len;
+    } while (done < n);
+    return psi_rec_room(r, n);
 }
 
 /*==================================================================================================
@@ -6063,15 +5955,6 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     return count;
 }
 
-/* The same of one string, with a secret that is used but once. */
-static void psi_keys_hmac(int hash, const uint8_t *secret, size_t n, psi_reader part, uint8_t *out)
-{
-    psi_secret k;
-    psi_keys_ready(&k, hash, secret, n);
-    psi_keys_mac(&k, &part, 1, out);
-    psi_wipe(&k, sizeof k);
-}
-
 /* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
 static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
@@ -6087,8 +5970,9 @@ static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader c
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
     uint8_t block[PSI_HASH_MAX], end = (uint8_t)context.n, number = 1;
-    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6), psi_read_of(label, strlen(label)),
-                           psi_read_of(&end, 1), context, psi_read_of(&number, 1)};
+    psi_reader parts[7] = {psi_none, psi_read_of(head, 3), psi_read_of("tls13 ", 6),
+                           psi_read_of(label, strlen(label)), psi_read_of(&end, 1), context,
+                           psi_read_of(&number, 1)};
     size_t len;
     for (; n; number++) {
         len = psi_keys_mac(k, parts, 7, block);
@@ -6126,9 +6010,11 @@ static void psi_keys_finished(int hash, const uint8_t *secret, const uint8_t *di
     psi_secret k;
     uint8_t key[PSI_HASH_MAX];
     size_t n = psi_x509_hash_len(hash);
+    psi_reader part = psi_read_of(digest, n);
     psi_keys_ready(&k, hash, secret, n);
     psi_keys_expand(&k, "finished", psi_none, key, n);
-    psi_keys_hmac(hash, key, n, psi_read_of(digest, n), out);
+    psi_keys_ready(&k, hash, key, n);
+    psi_keys_mac(&k, &part, 1, out);
     psi_wipe(key, sizeof key);
     psi_wipe(&k, sizeof k);
 }
@@ -6561,16 +6447,17 @@ struct psi_hs {
     psi_hs_secrets *k;           /* clients: from the beginning; servers: once the client's hello is there */
 };
 
+#define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
+
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
 
 /* The time that certificates are checked against. A system calendar before the program was built is not set. */
 static int64_t psi_tls_now(const psocket_tls *tls)
 {
-    int64_t now;
-    if (tls->clock) return tls->clock(tls->clock_user);
-    now = psi_os_wallclock();
-    return now < (int64_t)PSOCKET_BUILD_TIME ? (int64_t)PSOCKET_BUILD_TIME : now;
+    int64_t low = tls->clock ? 0 : (int64_t)PSOCKET_BUILD_TIME, high = 253402300799; /* year 9999 */
+    int64_t now = tls->clock ? tls->clock(tls->clock_user) : psi_os_wallclock();
+    return now < low ? low : now < high ? now : high;
 }
 
 static int psi_tls_speaks(const psocket_tls *tls, unsigned version)
@@ -6807,7 +6694,7 @@ static int psi_ext_limit(psi_hs *h, psi_writer *w, psi_reader *r)
 /* Applies what the peer wants of these two, once the version is known. */
 static void psi_ext_limits(psi_hs *h)
 {
-    unsigned limit = h->limit ? h->limit - (h->version == PSI_TLS13 ? 1u : 0u)
+    unsigned limit = h->limit ? h->limit - (PSI_IS13(h) ? 1u : 0u)
                      : h->fragment ? 256u << h->fragment : PSI_REC_PLAIN;
     h->rec->max_out = (uint16_t)(limit < PSI_REC_PLAIN ? limit : PSI_REC_PLAIN);
     if (h->limit && h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
@@ -7275,8 +7162,10 @@ static psi_x509_alg psi_auth_alg(const psi_scheme *s)
 static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigned version)
 {
     psi_x509_alg alg = psi_auth_alg(s);
-    if (leaf->pss_key != s->pss_key || !psi_x509_fits(leaf->key.key_type, leaf->pss_key, &leaf->key_alg, &alg)) return 0;
-    return version < PSI_TLS13 || (s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1);
+    if ((leaf->only.kind != 0) != s->pss_key) return 0;
+    if (!psi_x509_fits(leaf->key.key_type, &leaf->only, &alg)) return 0;
+    if (version < PSI_TLS13) return 1;
+    return s->kind == PSI_X509_ECDSA ? leaf->key.key.ec.curve == s->curve : s->kind != PSI_X509_PKCS1;
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
@@ -7338,7 +7227,7 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 {
     size_t n = (k->rsa.n_bitlen + 7) / 8, len = psi_x509_hash_len(alg->hash);
     int ok;
-    if (!psi_x509_fits(k->type, k->pss_key, &k->key_alg, alg)) return 0;
+    if (!psi_x509_fits(k->type, &k->only, alg)) return 0;
     if (alg->kind == PSI_X509_ECDSA)
         return br_ecdsa_sign_asn1_get_default()(br_ec_get_default(), psi_x509_hash_class(alg->hash), digest,
                                                 &k->ec, out);
@@ -7476,7 +7365,7 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
         if (m.p && extensions.n)
             return psi_hs_bad(h, PSI_ALERT_UNSUPPORTED_EXTENSION,
                               "Certificate has extensions that were not asked for");
-        if (m.p) code = psi_x509_chain_add(&h->chain, der.p, der.n);
+        if (m.p) code = psi_x509_chain_add(&h->chain, PSI_X509_CHAIN, der.p, der.n);
     }
     if (!code) return psi_hs_left(h, &m);
     return psi_hs_fail(h, code, code == PSOCKET_NOMEM ? PSI_ALERT_INTERNAL_ERROR : PSI_ALERT_BAD_CERTIFICATE, "%s",
@@ -7601,8 +7490,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* Behind the suite stand these, in this order. Of up to 8 bytes are numbers, which a psi_session has as 64 bits; of none, vectors.
-   PEER: only with a certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
+   certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7816,37 +7705,22 @@ static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32]
     return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
 }
 
-static int psi_sessions_is(const psi_session_slot *slot, const uint8_t key[32])
+/* The newest session with this key, NULL: none; or the place for another, of which at most `each`
+   have it, NULL: out of memory. */
+static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32],
+                                           const psi_writer *flat, size_t each)
 {
-    return slot->flat && memcmp(slot->flat, key, 32) == 0;
-}
-
-/* The newest session with this key; NULL: none. */
-static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32])
-{
-    psi_session_slot *best = NULL, *set;
-    size_t ways, i;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++)
-        if (psi_sessions_is(&set[i], key) && (!best || set[i].used > best->used)) best = &set[i];
-    return best;
-}
-
-/* The place for a session of which at most `each` have the same key; NULL: out of memory. */
-static psi_session_slot *psi_sessions_place(psi_sessions *c, const uint8_t key[32], const psi_writer *flat, size_t each)
-{
-    psi_session_slot *set, *same = NULL, *place = NULL;
-    size_t ways, i, count = 0;
-    set = psi_sessions_set(c, key, &ways);
-    for (i = 0; i < ways; i++) {
-        if (set[i].len == flat->n && memcmp(set[i].flat, flat->p, flat->n) == 0) return &set[i]; /* it is there already */
-        if (psi_sessions_is(&set[i], key)) {
-            count++;
-            if (!same || set[i].used < same->used) same = &set[i];
-        }
-        if (!place || set[i].used < place->used) place = &set[i]; /* free ones have never been used */
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
+    size_t ways, count = 0;
+    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+        if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot;
+        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
+        count++;
+        if (!newest || slot->used > newest->used) newest = slot;
+        if (!oldest || slot->used < oldest->used) oldest = slot;
     }
-    return count >= each ? same : place;
+    return !flat ? newest : count >= each ? oldest : place;
 }
 
 /* Adds a session to a cache of tls: 0 or PSOCKET_NOMEM. */
@@ -7859,7 +7733,7 @@ static int psi_sessions_add(psocket_tls *tls, psi_sessions *c, const uint8_t key
     psi_session_walk(s, &w, NULL, 1);
     if (w.failed) return PSOCKET_NOMEM;
     psi_os_lock(&tls->lock);
-    place = psi_sessions_place(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
+    place = psi_sessions_find(c, key, &w, s->suite->version == PSI_TLS13 ? PSI_SESSION_EACH : 1);
     if (place) {
         psi_sessions_drop(place);
         place->flat = w.p;
@@ -7880,24 +7754,34 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
    alone, the session, encrypted, and the tag. */
-enum { PSI_TICKET_ID = 8, PSI_TICKET_ENTRY = PSI_TICKET_ID + PSI_TICKET_KEY, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
+enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
-static void psi_ticket_crypt(const uint8_t *key, const uint8_t *head, uint8_t *p, size_t n, int encrypt, uint8_t *tag)
+typedef struct psi_ticket_key {
+    uint8_t id[PSI_TICKET_ID];
+    psi_secret secret;
+} psi_ticket_key;
+
+static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
+                             int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of(head, PSI_TICKET_HEAD), once);
+    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_keys_mac(&k->secret, &part, 1, once);
     psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
 
-/* Adds a key: what tells it in a ticket, and itself. */
 static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
 {
+    psi_ticket_key k = PSI_ZERO;
     uint8_t id[32];
-    psi_keys_hmac(br_sha256_ID, key, PSI_TICKET_KEY, psi_read_of("session 4", 9), id); /* the number of the flat form */
-    psi_write(keys, id, PSI_TICKET_ID);
-    psi_write(keys, key, PSI_TICKET_KEY);
+    psi_reader part = psi_read_of("session 4", 9); /* the number of the flat form */
+    psi_keys_ready(&k.secret, br_sha256_ID, key, PSI_TICKET_KEY);
+    psi_keys_mac(&k.secret, &part, 1, id);
+    memcpy(k.id, id, PSI_TICKET_ID);
+    psi_write(keys, &k, sizeof k);
+    psi_wipe(&k, sizeof k);
 }
 
 /* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
@@ -7915,7 +7799,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
         code = psi_os_entropy(key, sizeof key);
         psi_ticket_add(&fresh, key);
         psi_wipe(key, sizeof key);
-        psi_write(&fresh, keys->p, keys->n ? PSI_TICKET_ENTRY : 0);
+        psi_write(&fresh, keys->p, keys->n ? sizeof(psi_ticket_key) : 0);
     }
     if (fresh.failed) code = PSOCKET_NOMEM;
     psi_write_free(code ? &fresh : keys);
@@ -7928,24 +7812,25 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    uint8_t entry[PSI_TICKET_ENTRY] = {0}, head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
     uint32_t at = psi_write_open(w, 2), body;
     int code;
     psi_os_lock(&tls->lock);
     code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(entry, tls->ticket_keys.p, PSI_TICKET_ENTRY);
+    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
     psi_os_unlock(&tls->lock);
-    memcpy(head, entry, PSI_TICKET_ID);
+    memcpy(head, key.id, PSI_TICKET_ID);
     if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
     if (!code) {
         psi_write(w, head, PSI_TICKET_HEAD);
         body = w->n;
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(entry + PSI_TICKET_ID, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(entry, sizeof entry);
+    psi_wipe(&key, sizeof key);
     return !code && !w->failed;
 }
 
@@ -7953,7 +7838,8 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    uint8_t key[PSI_TICKET_KEY] = {0}, tag[PSI_REC_TAG];
+    psi_ticket_key key = PSI_ZERO;
+    uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
@@ -7961,15 +7847,15 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += PSI_TICKET_ENTRY) {
-        if (memcmp(keys->p + at, ticket.p, PSI_TICKET_ID)) continue;
-        memcpy(key, keys->p + at + PSI_TICKET_ID, PSI_TICKET_KEY);
-        psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
+        memcpy(&key, keys->p + at, sizeof key);
+        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(key, sizeof key);
+    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
+    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+        s = psi_session_new(psi_read_of(w.p, n));
+    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
@@ -7986,7 +7872,7 @@ static void psi_session_recall(psi_hs *h)
     if (!h->name) return;
     psi_session_key(psi_read_of(h->name, strlen(h->name)), h->port, key);
     psi_os_lock(&tls->lock);
-    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key)) != NULL) {
+    while (!s && (slot = psi_sessions_find(&tls->client_sessions, key, NULL, 0)) != NULL) {
         s = psi_session_new(psi_sessions_flat(slot));
         if (s && (h->now < s->from || h->now >= s->until || !psi_tls_speaks(tls, s->suite->version))) {
             psi_session_free(s);
@@ -8002,12 +7888,13 @@ static void psi_session_recall(psi_hs *h)
 /* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
+    psi_session *s = h->session;
     psi_session_slot *slot;
     uint8_t key[32];
-    psi_session_key(h->session->name, h->session->port, key);
+    psi_session_key(s->name, s->port, key);
     psi_os_lock(&h->tls->lock);
-    slot = psi_sessions_find(&h->tls->client_sessions, key);
-    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(h->session + 1, h->session->size - sizeof *h->session)))
+    slot = psi_sessions_find(&h->tls->client_sessions, key, NULL, 0);
+    if (slot && psi_x509_same(psi_sessions_flat(slot), psi_read_of(s + 1, s->size - sizeof *s)))
         psi_sessions_drop(slot);
     psi_os_unlock(&h->tls->lock);
 }
@@ -8058,6 +7945,7 @@ static int psi_hs_tell(psi_hs *h)
     uint8_t digest[PSI_HASH_MAX];
     const psi_x509_cert *leaf = h->chain.certs;
     if (h->info) return 0;
+    s.proven = h->proven;
     if (h->resumed) {
         s = *h->session;
         psi_wipe(s.secret, sizeof s.secret);
@@ -8074,7 +7962,6 @@ static int psi_hs_tell(psi_hs *h)
                                                              psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
-    if (!h->resumed) s.proven = h->proven;
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8103,7 +7990,7 @@ static size_t psi_hs_finished(const psi_hs *h, int server, uint8_t *out)
     uint8_t digest[PSI_HASH_MAX];
     size_t n = h->suite->len;
     psi_transcript_digest(&h->transcript, digest);
-    if (h->version == PSI_TLS13) {
+    if (PSI_IS13(h)) {
         psi_keys_finished(h->suite->hash, server == h->role->server ? h->rec->out.secret : h->rec->in.secret, digest, out);
         return n;
     }
@@ -8132,17 +8019,28 @@ static int psi_hs_read_finished(psi_hs *h, psi_reader m)
 
 /* --- shared steps of TLS 1.2 ---------------------------------------------- */
 
-/* The keys that come into force with ChangeCipherSpec, from the master secret (RFC 5246 6.3). */
-static void psi_hs12_keys(psi_hs *h)
+/* The master secret: that of the session that is resumed, or from what was exchanged (RFC 5246 8.1, RFC 7627 4), all messages
+   so far being in the transcript; and from it the keys that come into force with ChangeCipherSpec (RFC 5246 6.3). */
+static int psi_hs12_keys(psi_hs *h)
 {
+    psi_secret *ready = &h->k->ready;
     psi_key *client = h->role->server ? &h->k->next_in : &h->k->next_out;
     psi_key *server = h->role->server ? &h->k->next_out : &h->k->next_in;
-    uint8_t block[2 * (32 + 12)], server_first[64];
+    uint8_t block[2 * (32 + 12)], digest[PSI_HASH_MAX], server_first[64];
     size_t n = psi_suite_key_len(h->suite), iv = h->suite->aead == PSI_CHACHA ? 12 : 4;
+    if (h->resumed) {
+        memcpy(h->k->secret, h->session->secret, 48);
+    } else {
+        psi_transcript_digest(&h->transcript, digest);
+        psi_keys_ready(ready, h->suite->hash, h->k->secret, h->k->secret_len);
+        psi_wipe(h->k->secret, sizeof h->k->secret);
+        psi_keys_prf(ready, h->ems ? "extended master secret" : "master secret",
+                     h->ems ? psi_read_of(digest, h->suite->len) : psi_read_of(h->randoms, 64), h->k->secret, 48);
+    }
     memcpy(server_first, h->randoms + 32, 32);
     memcpy(server_first + 32, h->randoms, 32);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, 48);
-    psi_keys_prf(&h->k->ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
+    psi_keys_ready(ready, h->suite->hash, h->k->secret, 48);
+    psi_keys_prf(ready, "key expansion", psi_read_of(server_first, 64), block, 2 * (n + iv));
     client->suite = server->suite = h->suite;
     memcpy(client->key, block, n);
     memcpy(server->key, block + n, n);
@@ -8150,32 +8048,26 @@ static void psi_hs12_keys(psi_hs *h)
     memcpy(server->iv, block + 2 * n + iv, iv);
     psi_wipe(block, sizeof block);
     psi_keys_log("CLIENT_RANDOM", h->randoms, h->k->secret, 48);
-    if (!h->ems) return;
+    if (!h->ems) return 0;
     h->rec->exports = 1;
     memcpy(h->rec->secret, h->k->secret, 48);
     memcpy(h->rec->seed, h->randoms, 64);
-}
-
-/* From what was exchanged to the master secret (RFC 5246 8.1, RFC 7627 4); all messages so far are in the transcript. */
-static int psi_hs12_master(psi_hs *h)
-{
-    uint8_t digest[PSI_HASH_MAX];
-    psi_reader seed = psi_read_of(h->randoms, 64);
-    psi_transcript_digest(&h->transcript, digest);
-    if (h->ems) seed = psi_read_of(digest, h->suite->len);
-    psi_keys_ready(&h->k->ready, h->suite->hash, h->k->secret, h->k->secret_len);
-    psi_wipe(h->k->secret, sizeof h->k->secret);
-    psi_keys_prf(&h->k->ready, h->ems ? "extended master secret" : "master secret", seed, h->k->secret, 48);
-    psi_hs12_keys(h);
     return 0;
 }
 
-/* Goes on with the session that is resumed. */
-static int psi_hs12_resume(psi_hs *h)
+/* Our half of the key exchange: ServerKeyExchange, which is signed, and ClientKeyExchange (RFC 8422 5.4 and 5.7). */
+static int psi_hs12_write_key(psi_hs *h)
 {
-    memcpy(h->k->secret, h->session->secret, 48);
-    psi_hs12_keys(h);
-    return 0;
+    const psi_kex *kex = &h->k->kex;
+    psi_writer *w = &h->flight;
+    uint32_t at = w->n;
+    if (h->role->server) psi_write_number(w, PSI_NAMED_CURVE, 1);
+    if (h->role->server) psi_write_number(w, kex->group->number, 2);
+    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
+    if (!h->role->server) return 0;
+    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    h->params = psi_read_of(w->p + at, w->n - at);
+    return psi_auth_write_signature(h);
 }
 
 /* --- shared steps of TLS 1.3 (RFC 8446 7.1) ------------------------------- */
@@ -8261,12 +8153,6 @@ static int psi_client12_read_key(psi_hs *h, psi_reader m)
     h->params = psi_read_of(params, (size_t)(m.p - params));
     if (psi_auth_check(h, m) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group))) return -1;
     return psi_hs_exchange(h, point);
-}
-
-static int psi_client12_write_key(psi_hs *h)
-{
-    psi_write_vector(&h->flight, h->k->kex.point, psi_kex_point_len(h->k->kex.group), 1);
-    return 0;
 }
 
 static int psi_client12_read_ticket(psi_hs *h, psi_reader m)
@@ -8363,24 +8249,23 @@ static int psi_client_hello(psi_hs *h, psi_reader m)
     unsigned legacy = psi_read_number(&m, 2), compression, version = 0;
     const psi_suite *suite;
     psi_reader id;
-    int retry, extension;
+    int extension;
     psi_read_copy(&m, h->randoms + 32, 32);
-    retry = !memcmp(h->randoms + 32, psi_hello_retry, 32);
     id = psi_read_vector(&m, 1, 0, 32);
     suite = psi_list_find(&h->tls->suites, psi_read_number(&m, 2));
     compression = psi_read_number(&m, 1);
-    if (!m.p || (compression && retry) || !psi_hello_version(m, &version))
+    if (!m.p || (compression && !memcmp(h->randoms + 32, psi_hello_retry, 32)) || !psi_hello_version(m, &version))
         return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
     extension = version != 0;
-    if (psi_client_version(h, !extension ? legacy : legacy == PSI_TLS12 ? version : 0, extension)) return -1;
     if (!extension) version = legacy;
+    else if (legacy != PSI_TLS12) version = 0;
+    if (psi_client_version(h, version, extension)) return -1;
     if (!suite || suite->version != version || compression || (h->retried && suite != h->suite))
         return psi_hs_illegal(h, compression ? "compression method was not offered"
                           : "cipher suite was not offered");
     h->suite = suite;
     h->version = h->rec->version = (uint16_t)version;
-    if (PSI_HAS_TLS13 && version == PSI_TLS13) return psi_client13_hello(h, m, id);
-    return PSI_HAS_TLS12 ? psi_client12_hello(h, m, id) : -1;
+    return PSI_IS13(h) ? psi_client13_hello(h, m, id) : psi_client12_hello(h, m, id);
 }
 
 /* Copies name without a trailing dot: 1 a DNS name, 2 an IP address, 0 neither (empty, too long, or with characters
@@ -8395,40 +8280,48 @@ static int psi_tls_name(const char *name, char out[256])
         if (name[i] <= ' ' || name[i] > '~') return 0;
     memcpy(out, name, n);
     out[n] = 0;
-    return memchr(out, ':', n) || psi_addr_parse(&address, out, n) ? 2 : 1;
+    if (!memchr(out, ':', n) && !psi_addr_parse(&address, out, n)) return 1;
+    return name[n] ? 0 : 2; /* no address ends with a dot */
+}
+
+/* Notes whom a client wants to speak to. */
+static int psi_client_name(psi_hs *h, const char *name)
+{
+    char host[256];
+    int kind = name ? psi_tls_name(name, host) : 0;
+    if (!name && (h->tls->insecure_no_name || h->tls->insecure_no_verify)) return 0;
+    if (!name)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
+                           "starttls needs the server's name: nothing can be verified without it");
+    if (!kind)
+        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
+    h->is_address = kind == 2;
+    h->name = psi_strdup(host);
+    return h->name ? 0 : psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
 }
 
 /* Makes ready what a client's first message needs. Its session ID is that of a session, or random bytes for middleboxes (RFC
    8446 D.4) and by which a ticket is known to have been accepted (RFC 5077 3.4). */
 static int psi_client_begin(psi_hs *h, const char *name, int port)
 {
-    char host[256];
-    int kind = name ? psi_tls_name(name, host) : 1, code;
     const psi_session *s;
-    if (!name && !h->tls->insecure_no_name && !h->tls->insecure_no_verify)
-        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE,
-                           "starttls needs the server's name: nothing can be verified without it");
-    if (!kind)
-        return psi_hs_fail(h, PSOCKET_INVALID, PSI_ALERT_NONE, "not a host name or IP address: %.200s", name);
+    int code;
+    if (psi_client_name(h, name)) return -1;
     h->port = (uint16_t)port;
-    h->is_address = kind == 2;
-    h->name = name ? psi_strdup(host) : NULL;
     h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
-    if (!h->k || (name && !h->name)) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
+    if (!h->k) return psi_hs_fail(h, PSOCKET_NOMEM, PSI_ALERT_NONE, NULL);
     psi_session_recall(h);
     s = psi_hs_session(h, PSI_TLS12);
     code = psi_os_entropy(h->randoms, 32);
-    if (!code) code = psi_os_entropy(&h->grease, 1);
+    if (!code) code = psi_os_entropy(h->id, 32);
+    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
+    if (s || psi_tls_speaks(h->tls, PSI_TLS13)) h->id_len = 32;
     if (s && !(s->flags & PSI_SESSION_TICKET)) {
         h->id_len = (uint8_t)(s->ticket.n < 32 ? s->ticket.n : 32);
         memcpy(h->id, s->ticket.p, h->id_len);
-    } else if (!code && (s || psi_tls_speaks(h->tls, PSI_TLS13))) {
-        h->id_len = 32;
-        code = psi_os_entropy(h->id, 32);
     }
-    if (!code && psi_tls_speaks(h->tls, PSI_TLS13)) code = psi_kex_make(&h->k->kex, h->tls->groups.items[0]);
-    h->grease = (uint8_t)((h->grease & 0xF0) | 0x0A);
-    h->transcript.keep = psi_tls_speaks(h->tls, PSI_TLS12) && h->tls->identity_count;
+    h->grease = (uint8_t)((h->randoms[0] & 0xF0) | 0x0A);
+    h->transcript.keep = h->tls->identity_count != 0;
     if (h->tls->max_fragment) h->rec->max_in = h->tls->max_fragment;
     return code ? psi_hs_fail(h, code, PSI_ALERT_NONE, NULL) : 0;
 }
@@ -8438,8 +8331,7 @@ static void psi_client_finish(psi_hs *h)
 {
     psi_session s;
     if (h->tls->client_sessions.max) h->rec->tls = psocket_tls_retain(h->tls);
-    h->rec->from = h->now;
-    if (h->version != PSI_TLS12 || !h->name || (h->resumed && !h->opaque.n)) return;
+    if (PSI_IS13(h) || !h->name || (h->resumed && !h->opaque.n)) return;
     psi_tlsinfo_read(h->info, &s);
     memcpy(s.secret, h->k->secret, 48);
     if (h->opaque.n) s.flags |= PSI_SESSION_TICKET;
@@ -8453,7 +8345,7 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(CLIENT_HELLO, 0, psi_client_write_hello),
     PSI_THEIRS(SERVER_HELLO, 0, PSI_HELLO_MAX, psi_client_hello),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_HELLO_MAX, PSI_IF13(psi_client13_read_extensions)),
     PSI_THEIRS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_MAY, PSI_HS_REQUEST, psi_auth_request),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL, PSI_HS_CHAIN, psi_auth_certificate),
@@ -8468,8 +8360,8 @@ static const psi_hs_row psi_client_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_application)),
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_in),
     PSI_OURS(CERTIFICATE, PSI_ROW_ASKED, psi_auth_write_chain),
-    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_client12_write_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, psi_auth_write_signature),
     PSI_OURS(KEYS, PSI_ROW_12, psi_hs_new_out),
     PSI_OURS(FINISHED, 0, psi_hs_write_finished),
@@ -8498,7 +8390,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     size_t n = h->name ? strlen(h->name) : 0;
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
-    if (s->name.n != n || (n && !psi_same_nocase((const char *)s->name.p, h->name, n))) return 0;
+    if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
     if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
     if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
@@ -8514,7 +8406,7 @@ static psi_session *psi_server_recall(psi_hs *h, psi_reader ticket, psi_reader i
     psi_session *s = ticket.n ? psi_ticket_read(h->tls, h->now, ticket) : NULL;
     if (!ticket.n && id.n == 32) {
         psi_os_lock(&h->tls->lock);
-        slot = psi_sessions_find(all, id.p);
+        slot = psi_sessions_find(all, id.p, NULL, 0);
         if (slot) slot->used = ++all->clock;
         if (slot) s = psi_session_new(psi_sessions_flat(slot));
         psi_os_unlock(&h->tls->lock);
@@ -8603,27 +8495,11 @@ static int psi_server12_write_ticket(psi_hs *h)
     return 0;
 }
 
-/* ServerKeyExchange: our half of the key exchange (RFC 8422 5.4), signed. */
-static int psi_server12_write_key(psi_hs *h)
-{
-    const psi_kex *kex = &h->k->kex;
-    psi_writer *w = &h->flight;
-    uint32_t at = w->n;
-    psi_write_number(w, PSI_NAMED_CURVE, 1);
-    psi_write_number(w, kex->group->number, 2);
-    psi_write_vector(w, kex->point, psi_kex_point_len(kex->group), 1);
-    if (w->failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-    h->params = psi_read_of(w->p + at, w->n - at);
-    return psi_auth_write_signature(h);
-}
-
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
     const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
-    if (o->points.n && !memchr(o->points.p, 0, o->points.n))
-        return psi_hs_illegal(h, "hello lacks uncompressed points");
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
     if (h->resumed && h->session->flags & PSI_SESSION_EMS && !h->ems) /* RFC 7627 5.3 */
@@ -8632,53 +8508,40 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
     if (!psi_server_identity(h, o) && !h->resumed)
         return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
-    if (!h->resumed && !group) return psi_server_nothing(h, "no elliptic curve");
     if (h->resumed) h->suite = h->session->suite;
+    else if (!group) return psi_server_nothing(h, "no elliptic curve");
     psi_transcript_start(&h->transcript, h->suite->hash);
-    h->transcript.keep = !h->resumed && h->asked;
-    if (psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32))) return -1;
-    if (psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
+    h->transcript.keep = h->asked;
     if (h->resumed) return 0;
     h->will_ticket = o->ticket.p && h->tls->tickets;
     h->id_len = !h->will_ticket && h->tls->server_sessions.max ? 32 : 0;
-    return psi_hs_broken(h, h->id_len ? psi_os_entropy(h->id, 32) : 0) ||
-           psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
+    return psi_hs_broken(h, psi_os_entropy(h->id, 32)) || psi_hs_broken(h, psi_kex_make(&h->k->kex, group));
 }
 
 /* --- the server: TLS 1.3 */
-
-/* A ticket of the session s. 0: it cannot be made. */
-static int psi_server13_ticket(psi_rec *r, psi_session *s, int number, psi_writer *w)
-{
-    uint8_t nonce = (uint8_t)number, random[4];
-    uint32_t start = w->n, at;
-    psi_reader age;
-    if (psi_os_entropy(random, sizeof random)) return 0;
-    age = psi_read_of(random, sizeof random);
-    s->age_add = psi_read_number(&age, 4);
-    psi_hs13_psk(r, psi_read_of(&nonce, 1), s->secret);
-    psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
-    at = psi_write_open(w, 3);
-    psi_write_number(w, PSI_SESSION_TIME, 4);
-    psi_write_number(w, s->age_add, 4);
-    psi_write_vector(w, &nonce, 1, 1);
-    if (!psi_ticket_write(r->tls, r->from, s, w)) {
-        if (!w->failed) w->n = start;
-        return 0;
-    }
-    psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
-    psi_write_number(w, (uint64_t)(((random[0] & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
-    psi_write_close(w, at, 3);
-    return 1;
-}
 
 /* Tickets, to go ahead of the first data (RFC 8446 4.6.1). What cannot be made is left out. */
 static void psi_server13_tickets(psi_rec *r, psi_writer *w)
 {
     psi_session s;
-    int i;
-    if (psi_server_session(r->tls, r->info, r->from, &s)) return;
-    for (i = 0; i < r->tls->tickets && psi_server13_ticket(r, &s, i, w); i++) {}
+    uint8_t nonce;
+    int made = !psi_server_session(r->tls, r->info, r->from, &s);
+    for (nonce = 0; made && nonce < r->tls->tickets; nonce++) {
+        uint32_t start = w->n, random = 0, at;
+        made = !psi_os_entropy(&random, sizeof random);
+        s.age_add = random;
+        psi_hs13_psk(r, psi_read_of(&nonce, 1), s.secret);
+        psi_write_number(w, PSI_MSG_NEW_SESSION_TICKET, 1);
+        at = psi_write_open(w, 3);
+        psi_write_number(w, PSI_SESSION_TIME, 4);
+        psi_write_number(w, s.age_add, 4);
+        psi_write_vector(w, &nonce, 1, 1);
+        made = made && psi_ticket_write(r->tls, r->from, &s, w);
+        psi_write_number(w, 4, 2); /* GREASE, RFC 8701 4.1 */
+        psi_write_number(w, (uint64_t)(((random & 0xF0u) | 0x0Au) * 0x0101u) << 16, 4);
+        psi_write_close(w, at, 3);
+        if (!made && !w->failed) w->n = start;
+    }
     psi_wipe(&s, sizeof s);
 }
 
@@ -8708,18 +8571,6 @@ static int psi_server13_recall(psi_hs *h, const psi_offer *o)
         h->resumed = (uint8_t)i;
     }
     return 0;
-}
-
-/* What a hello of TLS 1.3 must have (RFC 8446 9.2). */
-static int psi_server13_complete(psi_hs *h, const psi_offer *o)
-{
-    const char *lacks = NULL;
-    if (!o->groups.n) lacks = "hello lacks supported_groups";
-    else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
-    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
-    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
-    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 /* HelloRetryRequest has been written: everything begins again. */
@@ -8767,14 +8618,13 @@ static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 static int psi_server13_hello(psi_hs *h, const psi_offer *o)
 {
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
-    if (psi_server13_complete(h, o) || psi_server13_choose(h, o)) return -1;
+    if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
     if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
-        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) ||
-               psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32)) || psi_hs_exchange(h, h->share);
+        return psi_hs_broken(h, psi_kex_make(&h->k->kex, h->k->kex.group)) || psi_hs_exchange(h, h->share);
     h->retried = h->resumed ? 2 : 1;
     psi_session_free(h->session);
     h->session = NULL;
@@ -8800,9 +8650,21 @@ static int psi_server_version(psi_hs *h, const psi_offer *o)
                            : o->speaks & 1 ? "TLS 1.3 and min_version is 1.3" : "TLS 1.2 or 1.3");
     h->version = h->rec->version = (uint16_t)version;
     psi_ext_limits(h);
-    if (!o->alpn.n || !h->tls->alpn.n || psi_ext_choose_alpn(h, o->alpn)) return 0;
-    return psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
-                       "the client offers none of this server's application protocols");
+    return 0;
+}
+
+/* What a hello must have: of TLS 1.2 uncompressed points (RFC 8422 5.1.2), of TLS 1.3 more (RFC 8446 9.2). */
+static int psi_server_complete(psi_hs *h, const psi_offer *o)
+{
+    const char *lacks = NULL;
+    int pointless = o->points.n && !memchr(o->points.p, 0, o->points.n);
+    if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
+    if (!o->groups.n) lacks = "hello lacks supported_groups";
+    else if (!o->shares.p) lacks = "hello lacks key_share";
+    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
+    else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
+    if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
+    return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
 }
 
 static int psi_server_hello(psi_hs *h, psi_reader m)
@@ -8814,8 +8676,12 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
-    if (PSI_HAS_TLS13 && !failed && h->version == PSI_TLS13) failed = psi_server13_hello(h, &o);
-    else if (PSI_HAS_TLS12 && !failed) failed = psi_server12_hello(h, &o);
+    if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
+        failed = psi_hs_fail(h, PSOCKET_TLS_ALPN, PSI_ALERT_NO_APPLICATION_PROTOCOL,
+                             "the client offers none of this server's application protocols");
+    if (!failed) failed = psi_server_complete(h, &o) || psi_hs_broken(h, psi_os_entropy(h->randoms + 32, 32));
+    if (!PSI_IS13(h) && psi_tls_speaks(h->tls, PSI_TLS13)) memcpy(h->randoms + 56, psi_hello_downgrade, 8);
+    if (!failed) failed = PSI_IS13(h) ? psi_server13_hello(h, &o) : psi_server12_hello(h, &o);
     h->offer = NULL;
     return failed;
 }
@@ -8824,12 +8690,11 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
 static void psi_server_finish(psi_hs *h)
 {
     psi_session s;
-    if (h->version == PSI_TLS13 && h->will_ticket) {
+    if (PSI_IS13(h) && h->will_ticket) {
         h->rec->tls = psocket_tls_retain(h->tls);
-        h->rec->from = h->now;
         h->rec->ahead = psi_server13_tickets;
     }
-    if (h->version == PSI_TLS13 || h->resumed || h->will_ticket || !h->id_len) return;
+    if (PSI_IS13(h) || h->resumed || h->will_ticket || !h->id_len) return;
     if (psi_server_session(h->tls, h->info, h->now, &s)) return;
     memcpy(s.secret, h->k->secret, 48);
     psi_sessions_add(h->tls, &h->tls->server_sessions, h->id, &s);
@@ -8842,11 +8707,11 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(SERVER_HELLO, 0, psi_server_write_hello),
     PSI_OURS(KEYS, PSI_ROW_13 | PSI_ROW_RETRY, PSI_IF13(psi_server13_again)),
     PSI_OURS(KEYS, PSI_ROW_13, PSI_IF13(psi_hs13_keys)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_resume)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_AGAIN, PSI_IF12(psi_hs12_keys)),
     PSI_OURS(ENCRYPTED_EXTENSIONS, PSI_ROW_13, PSI_IF13(psi_server13_write_extensions)),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_13 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(CERTIFICATE, PSI_ROW_FULL, psi_auth_write_chain),
-    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_server12_write_key)),
+    PSI_OURS(SERVER_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_write_key)),
     PSI_OURS(CERTIFICATE_VERIFY, PSI_ROW_13 | PSI_ROW_FULL, psi_auth_write_signature),
     PSI_OURS(CERTIFICATE_REQUEST, PSI_ROW_12 | PSI_ROW_FULL | PSI_ROW_ASKED, psi_auth_write_request),
     PSI_OURS(SERVER_HELLO_DONE, PSI_ROW_12 | PSI_ROW_FULL, NULL),
@@ -8856,7 +8721,7 @@ static const psi_hs_row psi_server_program[] = {
     PSI_OURS(KEYS, PSI_ROW_13, psi_hs_new_out),
     PSI_THEIRS(CERTIFICATE, PSI_ROW_FULL | PSI_ROW_ASKED, PSI_HS_CHAIN, psi_auth_certificate),
     PSI_THEIRS(CLIENT_KEY_EXCHANGE, PSI_ROW_12 | PSI_ROW_FULL, PSI_HS_SHORT, PSI_IF12(psi_server12_read_key)),
-    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_master)),
+    PSI_OURS(KEYS, PSI_ROW_12 | PSI_ROW_FULL, PSI_IF12(psi_hs12_keys)),
     PSI_THEIRS(CERTIFICATE_VERIFY, PSI_ROW_PROOF, PSI_HS_SHORT, psi_auth_check),
     PSI_THEIRS(CCS, PSI_ROW_12, 1, NULL),
     PSI_THEIRS(FINISHED, 0, PSI_HS_SHORT, psi_hs_read_finished),
@@ -8947,7 +8812,7 @@ static void psi_hs_write(psi_hs *h, const psi_hs_row *row)
     if (is_message) psi_write_number(&h->flight, row->message, 1);
     if (is_message) at = psi_write_open(&h->flight, 3);
     h->next = row + 1;
-    if (row->write) row->write(h);
+    if (row->write) (row->write)(h); /* lwIP has a macro of that name */
     if (h->question) {
         h->next = row;
         if (!h->flight.failed) h->flight.n = start;
@@ -8975,7 +8840,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->rest = left - size;
         h->next = row + 1;
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
-        if (row->read) row->read(h, psi_read_of(p + 4, size - 4));
+        if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
         return size;
     }
@@ -9185,6 +9050,7 @@ static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 /* Once the status is 0: hands over the record layer and the facts, which must outlive it. The caller owns both, and frees h. */
 static PSI_UNUSED void psi_hs_finish(psi_hs *h, psi_rec **rec, psi_tlsinfo **info)
 {
+    h->rec->from = h->now;
     h->role->finish(h);
     *rec = h->rec;
     *info = h->info;
@@ -9236,7 +9102,7 @@ static int psi_late_update(psi_rec *r, psi_reader m, int last)
 static int64_t psi_late_limit(const psi_rec *r, int message)
 {
     int wish = r->server ? PSI_MSG_CLIENT_HELLO : PSI_MSG_HELLO_REQUEST;
-    if (r->version == PSI_TLS12) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
+    if (!PSI_IS13(r)) return message != wish ? -1 : r->server ? PSI_HELLO_MAX : 0;
     if (message == PSI_MSG_NEW_SESSION_TICKET && !r->server) return 2 * PSI_HELLO_MAX;
     return message == PSI_MSG_KEY_UPDATE ? 1 : -1;
 }
@@ -9245,8 +9111,9 @@ static int64_t psi_late_limit(const psi_rec *r, int message)
 static int psi_late_messages(psi_rec *r, psi_rec_in *in)
 {
     uint32_t at = 0;
+    uint8_t *count;
     int alert = 0;
-    if (!in->len && r->version == PSI_TLS13) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9258,13 +9125,14 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
         if (size - 4 > limit) return PSI_ALERT_DECODE_ERROR;
         if (r->part.n - at < size) break;
         at += size;
-        if (r->version == PSI_TLS12) {
+        if (!PSI_IS13(r)) {
             in->alert_level = PSI_REC_WARNING; /* RFC 5246 7.4.1.1: declined */
             in->alert = PSI_ALERT_NO_RENEGOTIATION;
         } else {
             alert = *p == PSI_MSG_KEY_UPDATE ? psi_late_update(r, m, r->part.n == at) : psi_late_ticket(r, m);
         }
-        if (!alert && *p != PSI_MSG_NEW_SESSION_TICKET && ++r->quiet > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
+        count = *p == PSI_MSG_NEW_SESSION_TICKET ? &r->tickets : &r->quiet;
+        if (!alert && ++*count > PSI_REC_QUIET) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     }
     psi_write_drop(&r->part, at);
     return alert;
@@ -9302,7 +9170,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
 static PSI_UNUSED size_t psi_hs_room(psi_rec *r, int type, size_t n)
 {
     size_t room = psi_rec_room(r, n);
-    if (type != PSI_REC_APPDATA || r->version != PSI_TLS13) return room;
+    if (type != PSI_REC_APPDATA || !PSI_IS13(r)) return room;
     if (r->ahead) {
         r->ahead(r, &r->first);
         r->ahead = NULL;
@@ -9368,6 +9236,12 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
 
 /* --- making them ---------------------------------------------------------- */
 
+/* Is a list of so many elements longer than may be, or none at all? */
+static int psi_tls_odd(const void *list, size_t n, size_t most)
+{
+    return n > most || (n && !list);
+}
+
 /* Fills l with those of a kind that an option names, in its order; NULL: with all. 0 or PSOCKET_INVALID. */
 static int psi_tls_pick(psi_list *l, int what, const char *option, const char *text, psocket_error *e)
 {
@@ -9379,8 +9253,10 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     }
     for (; text; text = text[n] ? text + n + 1 : NULL) {
         n = strcspn(text, ":");
-        for (i = 0; i < PSI_NAMES; i++)
-            if (psi_names[i].what == what && strlen(psi_names[i].name) == n && !memcmp(psi_names[i].name, text, n)) break;
+        for (i = 0; i < PSI_NAMES; i++) {
+            const psi_named *one = &psi_names[i];
+            if (one->what == what && strlen(one->name) == n && !memcmp(one->name, text, n)) break;
+        }
         if (i == PSI_NAMES)
             return psi_err(e, PSOCKET_INVALID, "%s: \"%.*s\" is not known to this library", option,
                            n < 100 ? (int)n : 100, text);
@@ -9389,28 +9265,32 @@ static int psi_tls_pick(psi_list *l, int what, const char *option, const char *t
     return 0;
 }
 
-/* The versions that are asked for, that this build has, and for which there is a cipher suite; the other suites go. */
+/* The versions that are asked for, that this build has, and for which there is a cipher suite;
+   the other suites go. */
 static int psi_tls_versions(psocket_tls *tls, const psocket_tls_options *t, psocket_error *e)
 {
-    int low = t->min_version ? t->min_version : PSI_TLS12, high = t->max_version ? t->max_version : PSI_TLS13;
+    int low = t->min_version ? t->min_version : PSI_TLS12;
+    int high = t->max_version ? t->max_version : PSI_TLS13, found = 0;
     size_t i, n = 0;
     if (low < PSI_TLS12)
         return psi_err(e, PSOCKET_UNSUPPORTED, "min_version: versions before TLS 1.2 are never spoken");
     if (low > PSI_TLS13 || (high != PSI_TLS12 && high != PSI_TLS13))
-        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, 0x0304 is TLS 1.3, "
-                       "the newest version of this library");
+        return psi_err(e, PSOCKET_UNSUPPORTED, "min_version and max_version: 0x0303 is TLS 1.2, "
+                       "0x0304 is TLS 1.3, the newest version of this library");
     if (low > high) return psi_err(e, PSOCKET_INVALID, "min_version is above max_version");
+    tls->min_version = (uint16_t)low;
+    tls->max_version = (uint16_t)high;
     for (i = 0; i < tls->suites.count; i++) {
         const psi_suite *s = tls->suites.items[i];
-        int built = s->version == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12;
-        if (!built || s->version < low || s->version > high) continue;
+        if (!PSI_HAS(s->version) || !psi_tls_speaks(tls, s->version)) continue;
         tls->suites.items[n++] = s;
-        if (!tls->min_version || s->version < tls->min_version) tls->min_version = s->version;
-        if (s->version > tls->max_version) tls->max_version = s->version;
+        found |= s->version == PSI_TLS13 ? 2 : 1;
     }
     tls->suites.count = n;
-    if (n) return 0;
-    return psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave no TLS version to speak");
+    tls->min_version = found & 1 ? PSI_TLS12 : PSI_TLS13;
+    tls->max_version = found & 2 ? PSI_TLS13 : PSI_TLS12;
+    return n ? 0 : psi_err(e, PSOCKET_INVALID, "min_version, max_version, suites and this build leave "
+                           "no TLS version to speak");
 }
 
 /* Copies what options list, protocol names as they stand in a hello. */
@@ -9426,7 +9306,8 @@ static int psi_tls_copy_lists(psocket_tls *tls, const psocket_tls_options *t, ps
                            "ALPN protocol %lu: a name has 1 to 255 bytes, all together at most 4096", (unsigned long)i);
         psi_write_vector(&tls->alpn, t->alpn[i], n, 1);
     }
-    return tls->pins.failed || tls->ticket_given.failed || tls->alpn.failed ? psi_err_code(e, PSOCKET_NOMEM) : 0;
+    if (!tls->pins.failed && !tls->ticket_given.failed && !tls->alpn.failed) return 0;
+    return psi_err_code(e, PSOCKET_NOMEM);
 }
 
 /* One text of an identity: given, or in a file, whose copy *file then is. */
@@ -9459,8 +9340,9 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, to->endpoint);
-    if (from->ask) return psi_x509_usable(leaf, e);
+    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
+                                       psi_none, to->endpoint);
+    if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
     if (file) psi_wipe(file, text.n);
@@ -9476,7 +9358,7 @@ static PSI_APART int psi_tls_copy_identities(psocket_tls *tls, const psocket_tls
     psocket_error why = PSI_ZERO;
     size_t i;
     if (!t->identity_count) return 0;
-    if (!t->identities || t->identity_count > PSI_TLS_IDENTITIES)
+    if (psi_tls_odd(t->identities, t->identity_count, PSI_TLS_IDENTITIES))
         return psi_err(e, PSOCKET_INVALID, "identities: at most %d, and not NULL", PSI_TLS_IDENTITIES);
     tls->identities = (psi_tls_identity *)psi_alloc(t->identity_count * sizeof *tls->identities);
     if (!tls->identities) return psi_err_code(e, PSOCKET_NOMEM);
@@ -9497,13 +9379,13 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 {
     if (t->client_auth < PSOCKET_CLIENT_AUTH_NONE || t->client_auth > PSOCKET_CLIENT_AUTH_REQUIRED)
         return psi_err(e, PSOCKET_INVALID, "client_auth is not one of PSOCKET_CLIENT_AUTH_*");
-    if (t->spki_pin_count && (!t->spki_pins || t->spki_pin_count > 4096))
+    if (psi_tls_odd(t->spki_pins, t->spki_pin_count, 4096))
         return psi_err(e, PSOCKET_INVALID, "spki_pins: at most 4096, and not NULL");
     if (t->spki_pin_count && t->insecure_no_verify)
         return psi_err(e, PSOCKET_INVALID, "spki_pins and insecure_no_verify contradict each other");
     if (t->max_fragment && (t->max_fragment < 64 || t->max_fragment > PSI_REC_PLAIN))
         return psi_err(e, PSOCKET_INVALID, "max_fragment is 64 to 16384, or 0");
-    if (t->ticket_key_count > PSI_TICKET_KEYS || (t->ticket_key_count && !t->ticket_keys))
+    if (psi_tls_odd(t->ticket_keys, t->ticket_key_count, PSI_TICKET_KEYS))
         return psi_err(e, PSOCKET_INVALID, "ticket_keys: at most %d, and not NULL", PSI_TICKET_KEYS);
     if (t->tickets < -1 || t->tickets > 16 || t->session_cache < -1 || t->session_cache > 1000000)
         return psi_err(e, PSOCKET_INVALID, "tickets is -1 to 16, session_cache -1 to 1000000");
@@ -9611,14 +9493,15 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else if (!name && !tls->insecure_no_name && !tls->insecure_no_verify) {
         code = psi_err(&verdict, PSOCKET_INVALID, "a certificate can be verified only for a name");
     } else {
-        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain), "the certificate chain", &verdict);
+        code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
+                             "the certificate chain", &verdict);
         if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
     psocket_tls_free(tls);
-    if (e && code) *e = verdict;
-    else if (e) memset(e, 0, sizeof *e);
+    if (!code) memset(&verdict, 0, sizeof verdict);
+    if (e) *e = verdict;
     return code;
 }
 
@@ -9672,7 +9555,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
-            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key);
+            has = s.suite->version == PSI_TLS12 && psi_sessions_find(&tls->client_sessions, key, NULL, 0);
             psi_os_unlock(&tls->lock);
             if (!has) code = psi_sessions_add(tls, &tls->client_sessions, key, &s);
         }
@@ -9709,6 +9592,17 @@ static int psi_tls_exports(const char *label)
     return strlen(label) <= 249;
 }
 
+/* The channel binding tls-server-end-point (RFC 5929 4). */
+static ptrdiff_t psi_tls_endpoint(const psi_rec *r, void *out, size_t n)
+{
+    psi_session s;
+    psi_tlsinfo_read(r->info, &s);
+    if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
+    if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
+    memcpy(out, s.endpoint.p, s.endpoint.n);
+    return (ptrdiff_t)s.endpoint.n;
+}
+
 /* psocket_tls_export of a connection. */
 static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, const void *context,
                                            size_t context_len, void *out, size_t n)
@@ -9717,14 +9611,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
     uint8_t digest[PSI_HASH_MAX], secret[PSI_HASH_MAX];
     psi_secret k;
     psi_writer w = PSI_ZERO;
-    if (!strcmp(label, "tls-server-end-point")) {
-        psi_session s;
-        psi_tlsinfo_read(r->info, &s);
-        if (!s.endpoint.n && s.flags & PSI_SESSION_PEER && !r->server) s.endpoint = psi_read_of(s.sha256, 32);
-        if (!s.endpoint.n || n < s.endpoint.n) return PSOCKET_INVALID;
-        memcpy(out, s.endpoint.p, s.endpoint.n);
-        return (ptrdiff_t)s.endpoint.n;
-    }
+    if (!strcmp(label, "tls-server-end-point")) return psi_tls_endpoint(r, out, n);
     if (!r->exports || !strcmp(label, "tls-unique")) return PSOCKET_UNSUPPORTED; /* TLS 1.3 has none of that name */
     if (!psi_tls_exports(label) || context_len > (context ? 65535u : 0u)) return PSOCKET_INVALID;
     if (!strcmp(label, "tls-exporter")) { /* RFC 9266 */
@@ -9773,19 +9660,11 @@ typedef struct psi_hs psi_hs;
 typedef struct psi_role psi_role;
 typedef struct psi_tlsinfo psi_tlsinfo;
 
-static int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
-{
-    (void)r; (void)p; (void)n;
-    memset(in, 0, sizeof *in);
-    return PSOCKET_UNSUPPORTED;
-}
-static int psi_hs_new(psi_hs **out, const psi_role *role, psocket_tls *tls, const char *name, int port, psocket_error *e)
-{
-    (void)role; (void)tls; (void)name; (void)port;
-    *out = NULL;
-    return psi_err_code(e, PSOCKET_UNSUPPORTED);
-}
-static int psi_tls_meant(psocket_tls **tls, psocket_error *e) { (void)tls; return psi_err_code(e, PSOCKET_UNSUPPORTED); }
+#define psi_hs_open(r, p, n, in) \
+    ((void)(r), (void)(p), (void)(n), memset(in, 0, sizeof *(in)), (int)PSOCKET_UNSUPPORTED)
+#define psi_hs_new(out, role, tls, name, port, e) \
+    ((void)(role), (void)(tls), (void)(name), (void)(port), *(out) = NULL, psi_err_code(e, PSOCKET_UNSUPPORTED))
+#define psi_tls_meant(tls, e) ((void)(tls), psi_err_code(e, PSOCKET_UNSUPPORTED))
 #define psi_rec_explain(in, code, e) ((void)(in), psi_err_code(e, code))
 #define psi_hs_room(r, type, n) ((void)(r), (void)(type), n)
 #define psi_hs_put(r, type, p, n, to) ((void)(r), (void)(type), (void)(p), (void)(n), (void)(to), 0)
@@ -10110,7 +9989,8 @@ typedef struct psi_listen {
     psi_addr next_peer;
     void (*end)(psocket *s); /* psi_listen_end: a program that never listens does not link it */
     long process;           /* who made it: a forked copy leaves the path alone */
-    char *path;             /* of a Unix-domain socket: removed on close */
+    char *path;             /* of a Unix-domain socket: removed on close, */
+    uint64_t inode;         /* if it is still the one that was made */
     psi_os_settings set;    /* of accepted sockets */
 } psi_listen;
 
@@ -10348,7 +10228,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    if (d->names) psi_dns_release(d->names);
+    psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10501,7 +10381,8 @@ static int psi_sock_reserve(psocket *s, size_t n)
 /* Is as much unread as may be? */
 static int psi_sock_full(const psocket *s)
 {
-    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
+    uint32_t most = s->limit > s->need ? s->limit : s->need;
+    return s->ring.bytes >= most || (s->udp && (s->ring.end - s->ring.head) / 16 >= most); /* empty datagrams take room, too */
 }
 
 /* What came ends in an error. */
@@ -10673,6 +10554,7 @@ static int psi_sock_finish(psocket *s)
 {
     static const uint8_t close_notify[2] = { PSI_REC_WARNING, PSI_ALERT_CLOSE_NOTIFY };
     int os = 0, r;
+    if (!s->end_out && !psi_sock_unsent(s) && s->fd != -1) return 0; /* nearly always */
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
@@ -10838,6 +10720,7 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
+    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
 }
 
@@ -10867,8 +10750,6 @@ static int psi_sock_hear(psocket *s)
 {
     int r = psi_sock_fill(s);
     if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    if (s->end_in == PSOCKET_TRUNCATED)
-        return psi_sock_note(s, PSOCKET_TRUNCATED, 0, "the peer closed the connection during the TLS handshake");
     return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
@@ -10962,10 +10843,10 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
+    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path);
 }
 
 /*--- everything together */
@@ -11018,7 +10899,7 @@ static int psi_sock_told(psocket *s, int events)
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
-    int i, k, n, left = -1;
+    int n, left = -1;
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
@@ -11039,40 +10920,33 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     }
     n = s->io->wants(s->user, events, fds, cap, &left);
     if (left >= 0) psi_lower_ms(ms, left);
-    if (n > cap) n = cap;
-    for (i = 1; i < n; i++) { /* the poller can watch a descriptor once */
-        for (k = 0; k < i && fds[k].fd != fds[i].fd;) k++;
-        if (k == i) continue;
-        fds[k].events |= fds[i].events;
-        fds[i--] = fds[--n];
-    }
-    return n < 0 ? (int)PSOCKET_OS : n;
+    return n < 0 ? (int)PSOCKET_OS : n < cap ? n : cap;
 }
 
-/* Would a call that receives not wait? Reads if that must be known. */
-static int psi_sock_readable(psocket *s)
-{
-    int os, r = 1;
-    if (s->udp && s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ)) {
-        psocket_pollfd fd; /* reading would change the peer, or take an error that is for recv to tell */
-        fd.fd = s->fd;
-        fd.events = PSOCKET_READ;
-        return psi_os_poll(&fd, 1, 0, &os) != 0;
-    }
-    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1) r = psi_sock_fill(s);
-    return s->state < PSI_OPEN ? 0 : s->state == PSI_LISTENING ? psi_listen_ready(s) != 0 : r != PSOCKET_WANT_READ;
-}
-
-/* Would one that sends not wait? step: what psi_sock_step has just answered. */
-static int psi_sock_writable(psocket *s, int step)
+/* Does the transport say that it is ready for this event? */
+static int psi_sock_polled(psocket *s, int event)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int ms = -1, n, os;
-    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
-    if (s->state != PSI_OPEN || psi_is_wait(step)) return 0;
-    if (step < 0) return 1; /* out of memory: the call tells */
-    n = s->io->wants(s->user, PSOCKET_WRITE, fds, PSOCKET_POLLSET_MAX, &ms);
+    int ms = -1, os, n = psi_sock_wants(s, event, fds, PSOCKET_POLLSET_MAX, &ms);
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
+}
+
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
+   error that is for recv to tell. */
+static int psi_sock_readable(psocket *s)
+{
+    int r = 1;
+    if (s->state == PSI_LISTENING) return psi_listen_ready(s) != 0;
+    while (s->state == PSI_OPEN && !psi_sock_ready(s, PSOCKET_READ) && r == 1)
+        r = !s->udp ? psi_sock_fill(s) : psi_sock_polled(s, PSOCKET_READ) ? 0 : (int)PSOCKET_WANT_READ;
+    return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
+}
+
+/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+static int psi_sock_writable(psocket *s, int step)
+{
+    if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
+    return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
 /* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
@@ -11243,15 +11117,23 @@ static int psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
+    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
     w->fired = 0;
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
     psi_watch_times(w, w->due, ms <= 0 ? INT64_MAX : psi_os_now() + ms);
+    for (i = 1; i < n; i++) { /* a descriptor can be watched once */
+        for (k = 0; fds[k].fd != fds[i].fd;) k++;
+        if (k == i) continue;
+        fds[k].events |= fds[i].events;
+        fds[i--] = fds[--n];
+    }
     r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
@@ -11296,20 +11178,31 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
+   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+static void psi_poll_tell(psocket_watch *w)
+{
+    const psocket *s = psi_poll_sock(w);
+    int events, way, late = 0;
+    if (w->given || w->link.next) return;
+    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
+    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
+    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
+        (s->state == PSI_OPEN && (events & ~w->one.events)))
+        psi_watch_heat(w);
+}
+
 /* Forgets the array handed out last. What was in it may have more to say; what was read out needs no buffer. */
 static void psi_poll_recycle(psocket_poller *p)
 {
     int i;
     for (i = 0; i < p->given_count; i++) {
         psocket_watch *w = p->given[i];
-        psocket *s = w ? psi_poll_sock(w) : NULL;
         if (!w) continue;
         w->given = 0;
-        if (!s) continue;
-        psi_sock_relax(s);
-        if (s->fd == -1 || psi_sock_unsent(s) || s->due[0] || s->due[1] || psi_sock_ready(s, w->events) ||
-            (w->events & ~w->one.events)) /* a full ring had reading switched off */
-            psi_watch_heat(w);
+        if (!w->is_sock) continue; /* the system tells */
+        psi_sock_relax(psi_poll_sock(w));
+        psi_poll_tell(w);
     }
     p->given_count = 0;
 }
@@ -11348,20 +11241,6 @@ static void psi_poll_want(psocket_watch *w, int events, int timeout_ms, void *us
     if (w->events != events || !s || s->fd == -1 || psi_sock_ready(s, events)) psi_watch_heat(w);
     w->events = (uint8_t)events;
     psi_watch_times(w, timeout_ms < 0 ? INT64_MAX : psi_os_now() + timeout_ms, w->wake);
-}
-
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
-static void psi_poll_tell(psocket_watch *w)
-{
-    const psocket *s = psi_poll_sock(w);
-    int events, way, late = 0;
-    if (w->given || w->link.next) return;
-    events = w->events | (psi_sock_unsent(s) || s->end_out > 0 ? PSOCKET_WRITE : 0);
-    for (way = 0; way < 2; way++) late |= s->due[way] && s->due[way] < w->wake;
-    if (s->state < PSI_OPEN || s->fd == -1 || late || psi_sock_ready(s, events) ||
-        (s->state == PSI_OPEN && (events & ~w->one.events)))
-        psi_watch_heat(w);
 }
 
 /*--- public */
@@ -11575,7 +11454,7 @@ static int psi_public_settle(psocket *s)
 static const char *psi_public_options(psi_os_settings *set)
 {
     const psocket_options *o = &set->opt;
-    if (o->timeout_ms < 0 || o->attempt_delay_ms < 0 || o->backlog < 0 || o->keepalive < 0 || o->multicast_ttl < 0)
+    if ((o->timeout_ms | o->attempt_delay_ms | o->backlog | o->keepalive | o->multicast_ttl) < 0)
         return "timeout_ms, attempt_delay_ms, backlog, keepalive or multicast_ttl is negative";
     if (o->local_port < 0 || o->local_port > 65535) return "local_port is out of range";
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
@@ -11696,7 +11575,7 @@ static int psi_public_orphan(const psi_addr *a, const char *path)
     int os, r = psi_os_socket(&fd, a->family, 1, &os);
     if (!r) r = psi_os_connect(fd, a, path, &os);
     psi_os_close(fd);
-    return r == PSOCKET_REFUSED && psi_os_unlink(path) == 0;
+    return r == PSOCKET_REFUSED && psi_os_unlink(path, 0) == 0;
 }
 
 /* Gives s a descriptor bound to *a, or to something like it. 0 or an error. */
@@ -11724,6 +11603,7 @@ static int psi_public_listener(psocket *s, const char *path, const psi_os_settin
     l->set = *set;
     l->end = psi_listen_end;
     l->process = psi_os_process();
+    if (path) l->inode = psi_os_inode(path);
     s->listens = 1;
     s->of.listen = l;
     s->state = PSI_LISTENING;
@@ -11751,7 +11631,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
         r = psi_os_join(s->fd, &set, &os);
         if (r) psi_err_os(set.opt.error, r, os, "cannot join the group %.100s", opt->multicast_group);
     } else if ((r = psi_public_listener(s, path, &set)) != 0) {
-        if (path) psi_os_unlink(path);
+        if (path) psi_os_unlink(path, 0);
         psi_os_close(s->fd);
         psi_err_code(set.opt.error, r);
     }
@@ -11807,6 +11687,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
     psocket_fd fd[2];
     psi_os_settings set;
     int os = 0, r = psi_public_settings(&set, a, PSOCKET_CLIENT, opt);
+    if (b) *b = NULL;
     if (!r) r = psi_public_settings(&set, b, PSOCKET_SERVER, opt);
     if (r) return r;
     if ((r = psi_os_pair(fd, &os)) != 0) return psi_err_os(set.opt.error, r, os, "cannot make a pair");

@@ -23,21 +23,23 @@ local ends = {
     s:add(function() P.connect("127.0.0.1", select(2, l:getlocal())):recv() end)
     s:run()]],
 }
+-- Lua 5.3 itself hangs when a finalizer collects at the end and 100 others wait to be called.
 local finalizers = {
   ["makes sockets"] = "kept = fin(function() local a, b = P.pair() a:send 'bye' end)",
   ["starts a task"] = "kept = fin(function() local s = P.scheduler() s:add(function() P.pair():recv { timeout = 1 } end) s:step(0) end)",
-  ["makes another finalizer"] = "kept = fin(function() late = fin(function() P.pair() end) P.queue() collectgarbage() end)",
+  ["makes another finalizer"] = "kept = fin(function() late = fin(function() P.pair() end) P.queue() if _VERSION ~= 'Lua 5.3' then collectgarbage() end end)",
   ["closes what others wait for"] = [[
     local a, b = P.pair()
     local s = P.scheduler()
     s:add(function() b:recv() end)
     kept = fin(function() b:close() s:step(0) a:close() end)]],
 }
+-- Lua 5.4 gives nothing back of what a finalizer makes at the end.
+local quiet = "exec 2>&1; export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0"
 for how, text in pairs(ends) do
   for what, made in pairs(finalizers) do
     t.test("a program " .. how .. ", and a finalizer " .. what, function()
-      -- what is made by the last finalizers, nobody gives back: no leak of the library's
-      local f = t.process(finalizer .. made .. "\n" .. text .. "\n", "exec 2>&1; export ASAN_OPTIONS=detect_leaks=0")
+      local f = t.process(finalizer .. made .. "\n" .. text .. "\n", quiet)
       local said = f:read("*a")
       f:close()
       t.equal(said, "")

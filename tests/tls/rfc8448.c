@@ -504,8 +504,8 @@ static kit_end *server(psocket_tls *tls)
     if (kit_new(&s, tls, PSOCKET_SERVER, NULL, &e)) return NULL;
     h = psi_sock_hs(s->s);
     if (!t->retry) {
-        bytes(t->server_key, pool);
-        memcpy(pool + 32, answer + 6, 32);
+        memcpy(pool, answer + 6, 32);
+        bytes(t->server_key, pool + 32);
         pool_left = 64;
     }
     feed_message(s, 22, hello, hello_len);

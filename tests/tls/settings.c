@@ -38,6 +38,14 @@ TEST(identities_in_files)
     psocket_tls_free(server);
     s.identities[0].key_file = "/nonexistent/key";
     refused(&s, PSOCKET_FILE, "/nonexistent/key");
+    s.identities[0].key_file = key;
+    s.identities[0].cert_file = NULL;
+    s.identities[0].chain = "\x30\x03\x02\x01\x01"; /* as a PKCS#12 file begins: not the key is wrong */
+    s.identities[0].chain_len = 5;
+    refused(&s, PSOCKET_CERT_MALFORMED, "not DER");
+    s.identities[0].cert_file = cert;
+    s.identities[0].chain = NULL;
+    s.identities[0].key_file = "/nonexistent/key";
     s.identities[0].cert_file = "/nonexistent/cert";
     refused(&s, PSOCKET_FILE, "/nonexistent/cert");
     s.identities[0].cert_file = key;

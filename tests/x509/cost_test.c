@@ -20,7 +20,7 @@ static void add(der *trusted, const der_cert *c)
 {
     der out = PSI_ZERO;
     der_write(trusted ? trusted : &out, c);
-    if (!trusted) CHECK_INT(psi_x509_chain_add(&sent, out.p, out.n), 0);
+    if (!trusted) CHECK_INT(psi_x509_chain_add(&sent, PSI_X509_CHAIN, out.p, out.n), 0);
     free(out.p);
 }
 
@@ -197,7 +197,7 @@ TEST(long_lists)
         }
         der_write(&out, &c);
         before = clock();
-        CHECK_INT(psi_x509_chain_add(&sent, out.p, out.n), 0);
+        CHECK_INT(psi_x509_chain_add(&sent, PSI_X509_CHAIN, out.p, out.n), 0);
         after = clock();
         if (getenv("VERBOSE")) fprintf(stderr, "%lu bytes: %.1f ms\n", (unsigned long)out.n, (double)(after - before) * 1000 / CLOCKS_PER_SEC);
         CHECK((after - before) < CLOCKS_PER_SEC / 500 * SLOWER);
