@@ -10381,7 +10381,8 @@ static int psi_sock_reserve(psocket *s, size_t n)
 /* Is as much unread as may be? */
 static int psi_sock_full(const psocket *s)
 {
-    return s->ring.bytes >= s->limit && s->ring.bytes >= s->need;
+    uint32_t most = s->limit > s->need ? s->limit : s->need;
+    return s->ring.bytes >= most || (s->udp && (s->ring.end - s->ring.head) / 16 >= most); /* empty datagrams take room, too */
 }
 
 /* What came ends in an error. */
@@ -12290,7 +12291,7 @@ static int psi_lua_in_coroutine(lua_State *L)
 #define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
 #define PSI_LUA_QUEUE "psocket.queue"
 #define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task, weak values */
+#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task -> its object; weak */
 
 /* Links of a ring, whose head is one, too. */
 typedef struct psi_lua_link {
@@ -12347,7 +12348,6 @@ typedef struct psi_lua_vm {
     int depth;             /* how many tasks are being resumed, one from within the other */
     int copy, heed, finish, note, trace; /* functions in the registry, */
     int names;             /* and a table there: public function -> name */
-    const psi_lua_loan *loan; /* what psi_lua_copy is to copy */
 } psi_lua_vm;
 
 /* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
@@ -12355,7 +12355,6 @@ struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
     psi_lua_task *owner;     /* closes it when it ends */
-    uint32_t due;            /* when the receipt under way is over its time: low bits of the clock, 0 never */
     int limit;               /* the time limit that C keeps, for what is sent */
     uint32_t home;           /* id of the scheduler whose poller it is in */
     int timeout;             /* of each operation, in milliseconds; 0 none */
@@ -12366,6 +12365,12 @@ struct psi_lua_sock {
     uint8_t asks;            /* its handshake has asked a question */
     uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
+
+/* A queue. Its uservalue is a table of what is in it, from index first to last. */
+typedef struct psi_lua_fifo {
+    psi_lua_link ring; /* of tasks that wait for an item; without prev: collected */
+    int first, last, closed;
+} psi_lua_fifo;
 
 /* Made by tls and starttls. */
 typedef struct psi_lua_settings {
@@ -12488,6 +12493,7 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
+    if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
         return psi_lua_fail(L, code, NULL);
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
@@ -12523,6 +12529,7 @@ static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
         lua_pop(L, 1);
         if (meta == f->meta) return p;
     }
+    lua_settop(L, 1);
     lua_getfield(L, lua_upvalueindex(2), "__name");
     psi_lua_expected(L, 1, lua_tostring(L, -1));
     return NULL;
@@ -12582,11 +12589,11 @@ static int psi_lua_milliseconds(lua_State *L, int index)
     return whole < ms && whole < INT_MAX ? whole + 1 : whole;
 }
 
-/* A moment of the clock in seconds at index, in milliseconds, rounded up: the clock knows no parts of one. */
-static int64_t psi_lua_moment(lua_State *L, int index)
+/* The time in seconds at arg, in milliseconds. */
+static int psi_lua_check_time(lua_State *L, int arg)
 {
-    double ms = (double)lua_tonumber(L, index) * 1000;
-    return ms > 9e15 ? INT64_MAX : (int64_t)(ms + 0.9999);
+    if (!(lua_isnumber(L, arg) && lua_tonumber(L, arg) >= 0)) psi_lua_argument(L, arg, "not a time in seconds");
+    return psi_lua_milliseconds(L, arg);
 }
 
 /*--- options: tables whose fields have known names */
@@ -12874,16 +12881,6 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
     return all.o.timeout_ms;
 }
 
-/* due(listener or queue, options): when what waits for it is over its time, in seconds of the clock; nil: never. */
-static int psi_lua_due(lua_State *L)
-{
-    const void *object = psi_lua_object(L);
-    int ms = psi_lua_time_limit(L, 2, psi_lua_named(L, "accept_due") ? ((const psi_lua_sock *)object)->timeout : 0);
-    if (!ms) return 0;
-    lua_pushnumber(L, (lua_Number)(psocket_now() + ms) / 1000);
-    return 1;
-}
-
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
 static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
 {
@@ -13025,15 +13022,8 @@ struct psi_lua_op {
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
-    double state;       /* what it remembers from one try to the next */
+    double state;       /* what it remembers from one try to the next: when its time is over, 0 never; send: the bytes sent */
 };
-
-/* Pushes the table of strangers and the key for a waiter. */
-static void psi_lua_push_stranger(lua_State *L, psi_lua_sock *k, int way)
-{
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
-    lua_pushlightuserdata(L, &k->waiter[way]);
-}
 
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
 static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
@@ -13045,9 +13035,12 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
         if (t == &vm->stranger) {
-            psi_lua_push_stranger(L, k, way);
+            lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+            lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
             co = lua_tothread(L, -1);
+            if (co) lua_rawget(L, -2);
+            if (lua_touserdata(L, -1) != k) co = NULL; /* it has gone on to wait for something else */
             lua_pop(L, 2);
         }
         if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
@@ -13060,18 +13053,22 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
     return 0;
 }
 
-/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k. */
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
 static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
 {
     int way;
+    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    lua_pushthread(L);
+    lua_pushlightuserdata(L, k);
+    lua_rawset(L, -3);
     for (way = 0; way < 2; way++) {
         if (!(claims & (way + 1))) continue;
-        psi_lua_push_stranger(L, k, way);
+        lua_pushlightuserdata(L, &k->waiter[way]);
         lua_pushthread(L);
         lua_rawset(L, -3);
-        lua_pop(L, 1);
         k->waiter[way] = &vm->stranger;
     }
+    lua_pop(L, 1);
 }
 
 /* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
@@ -13140,6 +13137,17 @@ static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
     return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
 }
 
+static int psi_lua_is_want(ptrdiff_t r)
+{
+    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
+}
+
+/* The operation has so many milliseconds from now; INT_MAX: for ever. */
+static void psi_lua_limit(psi_lua_op *op, int ms)
+{
+    op->state = ms < INT_MAX ? (double)(psocket_now() + ms) : 0;
+}
+
 /* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
    what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
@@ -13155,24 +13163,18 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
         psi_lua_forget(op->vm, k);
     }
     if (r || op->again) return r;
-    if (event == PSOCKET_READ) k->due = ms && ms < INT_MAX ? (uint32_t)(psocket_now() + ms) | 1 : 0;
+    if (event == PSOCKET_READ) psi_lua_limit(op, ms ? ms : INT_MAX);
     else psi_lua_set_limit(k, ms);
     return 0;
-}
-
-static int psi_lua_is_want(ptrdiff_t r)
-{
-    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
 }
 
 /* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
 static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
 {
     if (psi_lua_is_want(r)) {
-        int32_t left = (int32_t)(op->k->due - (uint32_t)psocket_now());
-        if (op->event == PSOCKET_WRITE || !op->k->due) return PSI_LUA_AGAIN;
-        op->due = psocket_now() + left;
-        if (left > 0) return PSI_LUA_AGAIN;
+        if (op->event == PSOCKET_WRITE || op->state == 0) return PSI_LUA_AGAIN;
+        op->due = (int64_t)op->state;
+        if (psocket_now() < op->due) return PSI_LUA_AGAIN;
         r = PSOCKET_TIMEOUT;
     }
     return psi_lua_fail_sock(L, op->k, (int)r);
@@ -13187,24 +13189,6 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
-/* Calls what is on the stack with k lent: finalizers cannot touch it meanwhile. */
-static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nargs, int nresults)
-{
-    int status;
-    k->lent = 1;
-    status = lua_pcall(L, nargs, nresults, 0);
-    k->lent = 0;
-    return status;
-}
-
-static int psi_lua_copy(lua_State *L)
-{
-    const psi_lua_loan *loan = ((const psi_lua_vm *)lua_touserdata(L, 1))->loan;
-    loan->k->lent = !PSI_LUA_COPIES;
-    lua_pushlstring(L, (const char *)loan->bytes, loan->len);
-    return 1;
-}
-
 static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
 {
     k->closing = k->lent;
@@ -13214,42 +13198,52 @@ static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
     psocket_close(k->s);
 }
 
-/* Pushes a string of bytes that k has lent. If there is no memory
-   the bytes, if they were taken, go back and the error is raised. */
-static void psi_lua_push_lent(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, const void *data, size_t len, int taken)
+/* Calls the function on the stack, with one argument, with k lent: finalizers cannot touch it meanwhile. */
+static int psi_lua_lend(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k, int nresults)
 {
-    const psi_lua_loan *outer = vm->loan; /* if this is in a finalizer that runs before another one's are copied */
-    psi_lua_loan loan;
     int status;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy); /* neither a new function, */
-    lua_pushvalue(L, lua_upvalueindex(1)); /* nor a light userdata: they may need memory */
-    loan.k = k;
-    loan.bytes = data;
-    loan.len = len;
-    vm->loan = &loan;
-    status = psi_lua_lend(L, k, 1, 1);
-    vm->loan = outer;
-    if (status && taken) psocket_unrecv(k->s, data, len);
+    k->lent = 1;
+    status = lua_pcall(L, 1, nresults, 0);
+    k->lent = 0;
     if (k->closing) psi_lua_shut(vm, k);
-    if (status) lua_error(L);
+    return status;
+}
+
+static int psi_lua_copy(lua_State *L)
+{
+    const psi_lua_loan *loan = (const psi_lua_loan *)lua_touserdata(L, 1);
+    loan->k->lent = !PSI_LUA_COPIES;
+    lua_pushlstring(L, (const char *)loan->bytes, loan->len);
+    return 1;
+}
+
+/* Pushes psi_lua_copy and its argument: before bytes are taken, since this may need memory. */
+static void psi_lua_push_copy(lua_State *L, const psi_lua_vm *vm, psi_lua_loan *loan, psi_lua_sock *k)
+{
+    loan->k = k;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy);
+    lua_pushlightuserdata(L, loan);
 }
 
 /* Receives what ends with the delimiter, within n bytes; or without one, n bytes; or if n is 0, a chunk. */
 static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, size_t n)
 {
     psi_lua_sock *k = op->k;
-    const void *data;
+    psi_lua_loan loan;
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
+    psi_lua_push_copy(L, op->vm, &loan, k);
     do { /* TIMEOUT is of C's clock, which is then off */
-        if (delimiter) got = psocket_read_until(k->s, delimiter, n, &data);
-        else if (n) got = psocket_read(k->s, n, &data);
-        else got = psocket_recv(k->s, &data);
+        if (delimiter) got = psocket_read_until(k->s, delimiter, n, &loan.bytes);
+        else if (n) got = psocket_read(k->s, n, &loan.bytes);
+        else got = psocket_recv(k->s, &loan.bytes);
     } while (got == PSOCKET_TIMEOUT && !tries++);
     if (got < 0) return psi_lua_stop(L, op, got);
-    psi_lua_push_lent(L, op->vm, k, data, (size_t)got, 1);
-    return 1;
+    loan.len = (size_t)got;
+    if (psi_lua_lend(L, op->vm, k, 1) == 0) return 1;
+    psocket_unrecv(k->s, loan.bytes, loan.len); /* there was no memory: nothing is lost */
+    return lua_error(L);
 }
 
 static int psi_lua_try_recv(lua_State *L, psi_lua_op *op)
@@ -13467,13 +13461,11 @@ static int psi_lua_push_question(lua_State *L)
 /* The same, in secure. */
 static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
 {
-    int top = lua_gettop(L), status;
+    int top = lua_gettop(L);
     lua_pushcfunction(L, psi_lua_push_question);
     lua_pushlightuserdata(L, k);
     k->asks = 1;
-    status = psi_lua_lend(L, k, 1, LUA_MULTRET);
-    if (k->closing) psi_lua_shut(vm, k);
-    if (status) lua_error(L);
+    if (psi_lua_lend(L, vm, k, LUA_MULTRET)) return lua_error(L);
     return lua_gettop(L) - top;
 }
 
@@ -13521,17 +13513,53 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* wait(socket or listener, event, directions, due): until there may be that, or due. wait(queue or nil, 0, 0, due): until
-   somebody wakes it, or due. */
-static int psi_lua_try_wait(lua_State *L, psi_lua_op *op)
+/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give back. */
+static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
 {
-    op->event = (int)lua_tonumber(L, 2);
-    op->claims = (int)lua_tonumber(L, 3);
-    if (!lua_isnoneornil(L, 4)) op->due = psi_lua_moment(L, 4);
-    if (op->event) op->k = (psi_lua_sock *)lua_touserdata(L, 1);
-    else op->ring = (psi_lua_link *)lua_touserdata(L, 1);
-    if (op->ring && !op->ring->prev) psi_lua_raise(L, "the queue has been collected");
-    return op->again || (op->k && psi_lua_claim(L, op->vm, op->k, op->claims)) ? 0 : PSI_LUA_AGAIN;
+    int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
+    psi_lua_sock *l = op->k;
+    if (!r && !l->promised && psi_lua_tired(op)) return PSI_LUA_AGAIN; /* a flood must not starve the others */
+    l->promised = 0;
+    if (!r) r = psocket_hasconnection(l->s);
+    if (r == 1) {
+        psi_lua_sock *k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
+        r = psocket_accept(l->s, &k->s);
+        if (!r) return 1;
+    }
+    if ((r != PSOCKET_DESCRIPTORS && r != PSOCKET_NOMEM) || !psi_lua_yields(L, l))
+        return psi_lua_stop(L, op, r ? r : PSOCKET_WANT_READ);
+    r = psi_lua_stop(L, op, PSOCKET_WANT_READ);
+    op->event = op->claims = 0; /* a client that stays must not wake it */
+    if (op->due > psocket_now() + 50) op->due = psocket_now() + 50;
+    return r;
+}
+
+/* sleep(scheduler, seconds) */
+static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
+{
+    if (!op->again && lua_isnoneornil(L, 2)) psi_lua_argument(L, 2, "number expected, got no value");
+    if (!op->again) psi_lua_limit(op, psi_lua_check_time(L, 2));
+    if (op->state > 0) op->due = (int64_t)op->state;
+    return op->again && psocket_now() >= op->due ? 0 : PSI_LUA_AGAIN;
+}
+
+/* pop(queue [, options]) */
+static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
+{
+    psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+    int ms = op->again ? 0 : psi_lua_time_limit(L, 2, 0);
+    if (!op->again) psi_lua_limit(op, ms ? ms : INT_MAX);
+    if (q->first <= q->last) {
+        PSI_LUA_GETVALUE(L, 1);
+        lua_rawgeti(L, -1, q->first);
+        lua_pushnil(L);
+        lua_rawseti(L, -3, q->first++);
+        return 1;
+    }
+    if (q->closed) return psi_lua_fail(L, PSOCKET_CLOSED_HERE, NULL);
+    if (!q->ring.prev) psi_lua_raise(L, "the queue has been collected");
+    op->ring = &q->ring;
+    return psi_lua_stop(L, op, PSOCKET_WANT_READ);
 }
 
 /*--- driving the operations */
@@ -13560,6 +13588,23 @@ static int psi_lua_try(lua_State *L, int again, double *state)
         }
         psi_lua_block(L, &op);
     }
+}
+
+/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of the
+   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+static int psi_lua_once(lua_State *L)
+{
+    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
+    double state = again ? (double)lua_tonumber(L, 2) : 0;
+    if (again) {
+        lua_remove(L, 1);
+        lua_remove(L, 1);
+    }
+    n = psi_lua_try(L, again, &state);
+    if (n != PSI_LUA_AGAIN) return n;
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushnumber(L, (lua_Number)state);
+    return 2;
 }
 
 #if PSI_LUA_CONTINUES
@@ -13591,22 +13636,7 @@ static const char psi_lua_wrapping[] = "";
 
 #else
 
-/* A Lua function (of psi_lua_wrapping) yields, and calls this again, with `again` and what is to be remembered in front of the
-   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
-static int psi_lua_run(lua_State *L)
-{
-    int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
-    double state = again ? (double)lua_tonumber(L, 2) : 0;
-    if (again) {
-        lua_remove(L, 1);
-        lua_remove(L, 1);
-    }
-    n = psi_lua_try(L, again, &state);
-    if (n != PSI_LUA_AGAIN) return n;
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_pushnumber(L, (lua_Number)state);
-    return 2;
-}
+#define psi_lua_run psi_lua_once
 
 static const char psi_lua_wrapping[] = /* a part of the script */
     "local function wrap(class, name)\n"
@@ -13624,34 +13654,21 @@ static const char psi_lua_wrapping[] = /* a part of the script */
     "    return r, x, y, z, v\n"
     "  end\n"
     "end\n"
-    "C.park = C.wait\n" /* a wait whose yield is left to the caller */
-    "for _, name in next, { 'recv', 'read', 'read_until', 'send', 'shutdown' } do wrap(M, name) end\n"
-    "for _, name in next, { 'join', 'secure', 'step', 'wait' } do wrap(C, name) end\n";
+    "for class, names in next, { [M] = 'recv read read_until send shutdown', [N] = 'accept', [Q] = 'pop', [S] = 'sleep',\n"
+    "                            [C] = 'join secure step' } do\n"
+    "  for name in names:gmatch('[%a_]+') do wrap(class, name) end\n"
+    "end\n";
 
 #endif
 
-/*--- what the script tries, without waiting: true (or an object), false for WANT, or nil, a message and a name */
+/*--- what is done at once */
 
+/* Pushes true, or why not. */
 static int psi_lua_answer(lua_State *L, const psi_lua_sock *k, int r)
 {
-    if (r < 0 && !psi_lua_is_want(r)) return psi_lua_fail_sock(L, k, r);
-    lua_pushboolean(L, r >= 0);
+    if (r < 0) return psi_lua_fail_sock(L, k, r);
+    lua_pushboolean(L, 1);
     return 1;
-}
-
-/* take(listener): the next connection. */
-static int psi_lua_take(lua_State *L)
-{
-    psi_lua_sock *l = psi_lua_self(L), *k;
-    psi_lua_vm *vm = psi_lua_here(L);
-    int r = psi_lua_claim(L, vm, l, PSOCKET_READ);
-    if (!r && vm->at && vm->ops++ >= 32 && !l->promised) r = PSOCKET_WANT_READ; /* a flood must not starve the others */
-    l->promised = 0;
-    if (!r) r = psocket_hasconnection(l->s);
-    if (r != 1) return psi_lua_answer(L, l, r ? r : (int)PSOCKET_WANT_READ);
-    k = psi_lua_new_sock(L, PSI_LUA_SOCKET, l->timeout, l->blocks);
-    r = psocket_accept(l->s, &k->s);
-    return r ? psi_lua_answer(L, l, r) : 1;
 }
 
 /* answer(socket, yes or signature): anything else refuses. */
@@ -13839,12 +13856,14 @@ static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
 static int psi_lua_peek(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    const void *data;
-    ptrdiff_t n = psocket_peek(k->s, &data);
+    psi_lua_loan loan;
+    ptrdiff_t n;
+    psi_lua_push_copy(L, psi_lua_here(L), &loan, k);
+    n = psocket_peek(k->s, &loan.bytes);
     psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
-    psi_lua_push_lent(L, psi_lua_here(L), k, data, (size_t)n, 0);
-    return 1;
+    loan.len = (size_t)n;
+    return psi_lua_lend(L, psi_lua_here(L), k, 1) ? lua_error(L) : 1;
 }
 
 static int psi_lua_unrecv(lua_State *L)
@@ -13931,9 +13950,7 @@ static int psi_lua_isopen(lua_State *L)
 static int psi_lua_settimeout(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
-    if (!lua_isnoneornil(L, 2) && !(lua_isnumber(L, 2) && lua_tonumber(L, 2) >= 0))
-        psi_lua_argument(L, 2, "not a time in seconds");
-    k->timeout = psi_lua_milliseconds(L, 2);
+    k->timeout = lua_isnoneornil(L, 2) ? 0 : psi_lua_check_time(L, 2);
     psi_lua_set_limit(k, k->timeout);
     return 0;
 }
@@ -14070,6 +14087,9 @@ static int psi_lua_wrap(lua_State *L)
     r = psocket_wrap(&k->s, carrier->s, &all.o);
     if (r < 0) return psi_lua_fail(L, r, e.text);
     carrier->s = NULL;
+    k->owner = carrier->owner; /* closes what carries it, too */
+    carrier->owner = NULL;
+    if (k->owner) k->owner->own = k;
     return 1;
 }
 
@@ -14174,26 +14194,20 @@ static psi_lua_sched *psi_lua_scheduling(lua_State *L)
     return S;
 }
 
-/* Has memory for one more task. */
-static void psi_lua_reserve(lua_State *L, psi_lua_sched *S, int table)
-{
-    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
-    psi_lua_task *block;
-    if (S->unused.next != &S->unused) return;
-    block = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *block, 0);
-    memset((void *)block, 0, n * sizeof *block);
-    lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
-    for (i = 0; i < n; i++) {
-        block[i].joiners.next = block[i].joiners.prev = &block[i].joiners;
-        psi_lua_append(&S->unused, &block[i].link);
-    }
-}
-
-/* Makes the coroutine at index co a task, if it is none. */
+/* Makes the coroutine at index co a task, if it is none. Memory for it is taken first. */
 static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table, int co)
 {
+    uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *t;
-    psi_lua_reserve(L, S, table);
+    if (S->unused.next == &S->unused) {
+        t = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *t, 0);
+        memset((void *)t, 0, n * sizeof *t);
+        lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
+        for (i = 0; i < n; i++) {
+            t[i].joiners.next = t[i].joiners.prev = &t[i].joiners;
+            psi_lua_append(&S->unused, &t[i].link);
+        }
+    }
     if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
     t = psi_lua_find_task(L, table, co);
     if (t) return t;
@@ -14368,7 +14382,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     psi_lua_release(t);
     psi_lua_push_coroutine(L, co); /* keeps it alive meanwhile, even if it is removed */
     status = psi_lua_let_run(L, S, &t, co, lua_status(co) == LUA_YIELD ? 0 : lua_gettop(co) - 1 - (t->bound != 0));
-    if (!status && t && t->own && t->bound == 1 && psocket_isopen(t->own->s) == 1) {
+    if (!status && t && t->bound == 1 && t->own && t->own == lua_touserdata(co, 1) && psocket_isopen(t->own->s) == 1) {
         t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
         lua_settop(co, 1);
         lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
@@ -14529,7 +14543,8 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
 static int psi_lua_turn(lua_State *L)
 {
     int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
-    int64_t due = endless ? INT64_MAX : psi_lua_moment(L, 2);
+    double ms = (double)lua_tonumber(L, 2) * 1000 + 0.9999; /* rounded up: the clock knows no parts of one */
+    int64_t due = endless || ms > 9e15 ? INT64_MAX : (int64_t)ms;
     psi_lua_sched *S;
     lua_settop(L, 2);
     S = psi_lua_scheduling(L);
@@ -14550,20 +14565,6 @@ static int psi_lua_turn(lua_State *L)
     lua_pushboolean(L, n != 0);
     lua_pushboolean(L, lazy);
     return 3;
-}
-
-static int psi_lua_new_scheduler(lua_State *L)
-{
-    lua_newtable(L);
-    psi_lua_setmetatable(L, PSI_LUA_CLASS);
-    return 1;
-}
-
-/* Everything is made on first use: for constructors of derived classes that call it. */
-static int psi_lua_construct(lua_State *L)
-{
-    (void)L;
-    return 0;
 }
 
 static int psi_lua_sched_tostring(lua_State *L)
@@ -14591,30 +14592,47 @@ static int psi_lua_try_join(lua_State *L, psi_lua_op *op)
 
 static int psi_lua_new_queue(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)PSI_LUA_USERDATA(L, sizeof *ring, 1);
-    ring->next = ring->prev = ring;
+    psi_lua_fifo *q = (psi_lua_fifo *)PSI_LUA_USERDATA(L, sizeof *q, 1);
+    memset((void *)q, 0, sizeof *q);
+    q->ring.next = q->ring.prev = &q->ring;
+    q->first = 1;
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
     return 1;
 }
 
-/* items(queue): its table. */
-static int psi_lua_items(lua_State *L)
+static int psi_lua_push(lua_State *L)
 {
-    psi_lua_object(L);
+    psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
+    if (lua_isnoneornil(L, 2)) psi_lua_argument(L, 2, "nil cannot be queued");
+    if (q->closed) return psi_lua_fail(L, PSOCKET_CLOSED_HERE, NULL);
+    if (q->first > q->last) q->last = (q->first = 1) - 1;
     PSI_LUA_GETVALUE(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawseti(L, -2, q->last + 1);
+    q->last++;
+    psi_lua_wake_ring(psi_lua_here(L), &q->ring);
+    lua_pushboolean(L, 1);
     return 1;
 }
 
-/* signal(queue): wakes all that wait; __gc, too: a task waits for a queue that is gone once its coroutine was resumed by
-   others, or closed. If a finalizer brings the queue back none can wait for it, since __gc does not come again. */
-static int psi_lua_signal(lua_State *L)
+/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If a finalizer
+   brings the queue back none can wait for it, since __gc does not come again. */
+static int psi_lua_queue_close(lua_State *L)
 {
-    psi_lua_link *ring = (psi_lua_link *)psi_lua_object(L);
-    psi_lua_wake_ring(psi_lua_here(L), ring);
-    if (psi_lua_named(L, "__gc")) ring->prev = NULL;
+    psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
+    psi_lua_wake_ring(psi_lua_here(L), &q->ring);
+    if (psi_lua_named(L, "__gc")) q->ring.prev = NULL;
+    else q->closed = 1;
     return 0;
+}
+
+static int psi_lua_queue_len(lua_State *L)
+{
+    const psi_lua_fifo *q = (const psi_lua_fifo *)psi_lua_object(L);
+    lua_pushinteger(L, q->last - q->first + 1);
+    return 1;
 }
 
 /*--- what else the script asks */
@@ -14633,12 +14651,6 @@ static int psi_lua_check_lines(lua_State *L)
     return 2;
 }
 
-static int psi_lua_yieldable(lua_State *L)
-{
-    lua_pushboolean(L, PSI_LUA_YIELDABLE(L));
-    return 1;
-}
-
 /* bad(problem [, argument]): an error at the user's line. */
 static int psi_lua_blame(lua_State *L)
 {
@@ -14655,7 +14667,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  error, getmetatable, next, pcall, setmetatable, tonumber, type, coroutine.yield\n"
     "local select, unpack = select, table.unpack or unpack\n", psi_lua_wrapping,
 
-    "local bad, now, turn, wait, yieldable = C.bad, M.now, C.turn, C.wait, C.yieldable\n"
+    "local bad, now, turn = C.bad, M.now, C.turn\n"
+    "local running = coroutine.running\n"
+    "local yieldable = coroutine.isyieldable or function()\n"
+    "  local co, first = running()\n"
+    "  return co and not first\n"
+    "end\n"
     "local function tell(t)\n" /* what is the time for these settings? */
     "  local clock = t and C.asks(t).clock\n"
     "  if clock then C.tell(t, clock()) end\n"
@@ -14711,7 +14728,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
        a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
-    "  if t then return same(C.secure(s, t)) end\n"
+    "  if t and M.getside(s) == 'server' then return same(C.secure(s, t)) end\n"
     "  return same(starttls(s, a, b, c))\n"
     "end\n",
 
@@ -14730,26 +14747,6 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if s then return C.step(s) end\n"
     "  return nil, message, why\n"
     "end\n"
-    "local function over(due) return now() + 1e-7 >= due end\n" /* C rounds moments to whole milliseconds */
-    "local function timed_out(due)\n"
-    "  if due and over(due) then return nil, 'timed out', 'TIMEOUT' end\n"
-    "  return true\n"
-    "end\n"
-    /* In a task it also waits for descriptors and memory, which others may give back. */
-    "local short = { DESCRIPTORS = true, NOMEM = true }\n"
-    "function N.accept(l, options)\n"
-    "  local due = C.accept_due(l, options)\n"
-    "  local s, message, why = C.take(l)\n"
-    "  while not s do\n"
-    "    local ok = s == false or (short[why] and yieldable())\n"
-    "    if ok then ok, message, why = timed_out(due) end\n"
-    "    if not ok then return nil, message, why end\n"
-    "    if s == false then wait(l, 1, 1, due) else wait(nil, 0, 0, now() + 0.05) end\n"
-    "    s, message, why = C.take(l)\n"
-    "  end\n"
-    "  return s\n"
-    "end\n",
-
     "local function time(seconds)\n"
     "  seconds = tonumber(seconds)\n"
     "  if not (seconds and seconds >= 0) then bad('not a time in seconds', 2) end\n"
@@ -14782,7 +14779,8 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    local n = M.pending(s)\n"
     "    return n > 0 and M.read(s, n) or nil\n" /* the last one, without an end */
     "  end\n"
-    "end\n"
+    "end\n",
+
     "local function place(ip, port)\n"
     "  if not ip then return 'no address' end\n"
     "  if port == 0 then return 'unix:' .. ip end\n"
@@ -14829,19 +14827,31 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    return ok or begun\n"
     "  end\n"
     /* The task outlives all errors of accept: those of one client, and a lack of memory or descriptors. */
-    "  local rest = C.park and function(...) pcall(C.park, ...) yield() end or wait\n"
+    /* Nothing yields within pcall: an error there would shrink the stack, and then there must be memory for any call. */
+    "  local state, always = nil, { timeout = 0 }\n"
+    "  local function rest()\n"
+    "    pcall(C.sleep, sched, 0.05)\n"
+    "    yield()\n"
+    "  end\n"
     "  sched:add(function()\n"
     "    while true do\n"
-    "      local fine, s, _, why = pcall(C.take, listener)\n"
-    "      if not fine or s == nil and why ~= 'CLOSED_HERE' then rest(nil, 0, 0, now() + 0.05)\n"
-    "      elseif s then while not serve(s) do rest(nil, 0, 0, now() + 0.05) end\n"
-    "      elseif s == nil then return\n"
-    "      else rest(listener, 1, 1) end\n"
+    "      local fine, s, why\n"
+    "      if state then fine, s, state, why = pcall(C.accept, again, state, listener, always)\n"
+    "      else fine, s, state, why = pcall(C.accept, listener, always) end\n"
+    "      if s == again then yield()\n"
+    "      else\n"
+    "        state = nil\n"
+    "        if not fine or s == nil and why ~= 'CLOSED_HERE' then rest()\n"
+    "        elseif s == nil then return\n"
+    "        else while not serve(s) do rest() end end\n"
+    "      end\n"
     "    end\n"
     "  end)\n"
     "  return listener\n"
     "end\n",
 
+    "function S.new() return setmetatable({}, S) end\n"
+    "function S.__construct() end\n" /* all is made on first use: for constructors of derived classes that call it */
     "function S.addloop(self, f)\n"
     "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 1) end\n"
     "  if not callable(f) then bad('function expected, got ' .. type(f), 2) end\n"
@@ -14860,14 +14870,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local due, nested = now() + time(seconds or 0), yieldable()\n"
     "  while true do\n"
     "    local live, happened = turn(self, nested and 0 or due)\n"
-    "    if not live or happened or over(due) then return live end\n"
+    "    if not live or happened or now() + 1e-7 >= due then return live end\n"
     "    if nested then yield() end\n"
     "  end\n"
-    "end\n"
-    "function S.sleep(self, seconds)\n"
-    "  if seconds == nil then bad('number expected, got no value', 2) end\n"
-    "  local due = now() + time(seconds)\n"
-    "  repeat wait(nil, 0, 0, due) until over(due)\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local function note(co, ok, ...)\n"
@@ -14881,50 +14886,12 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"
     "end\n"
-    "function M.queue()\n"
-    "  local q = C.queue()\n"
-    "  local items = C.items(q)\n"
-    "  items.first, items.last = 1, 0\n"
-    "  return q\n"
-    "end\n"
-    "function Q.push(q, value)\n"
-    "  local items = C.items(q)\n"
-    "  if value == nil then bad('nil cannot be queued', 2) end\n"
-    "  if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
-    "  local last = items.last + 1\n"
-    "  items[last] = value\n"
-    "  items.last = last\n"
-    "  C.signal(q)\n"
-    "  return true\n"
-    "end\n"
-    "function Q.pop(q, options)\n"
-    "  local items, due = C.items(q), C.pop_due(q, options)\n"
-    "  while items.first > items.last do\n"
-    "    if items.closed then return nil, 'closed on this side', 'CLOSED_HERE' end\n"
-    "    local ok, message, why = timed_out(due)\n"
-    "    if not ok then return nil, message, why end\n"
-    "    wait(q, 0, 0, due)\n"
-    "  end\n"
-    "  local first = items.first\n"
-    "  local value = items[first]\n"
-    "  items[first] = nil\n"
-    "  items.first = first + 1\n"
-    "  return value\n"
-    "end\n"
-    "function Q.close(q)\n"
-    "  C.items(q).closed = true\n"
-    "  C.signal(q)\n"
-    "end\n"
-    "function Q.__len(q)\n"
-    "  local items = C.items(q)\n"
-    "  return items.last - items.first + 1\n"
-    "end\n"
     "M.scheduler = setmetatable(S, { __call = S.new })\n"
     "local names = {}\n" /* of what is public */
     "for _, class in next, { M, K, N, T, Q, S } do\n"
     "  for name, f in next, class do names[f] = type(f) == 'function' and name or nil end\n"
     "end\n"
-    "return names, note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'v' })\n",
+    "return names, note, M.finish, function() end, debug and debug.traceback, setmetatable({}, { __mode = 'kv' })\n",
     NULL
 };
 
@@ -14937,7 +14904,8 @@ enum {
 
 #define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_SOCKET, NULL, NULL }
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_IN_HIDDEN, PSI_LUA_IN_##of, NULL, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
@@ -14946,8 +14914,8 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
     PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_W(MODULE, read), PSI_LUA_W(MODULE, read_until), PSI_LUA_W(MODULE, recv),
-    PSI_LUA_W(MODULE, send), PSI_LUA_W(MODULE, shutdown),
+    PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv),
+    PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
     PSI_LUA_F(SOCKET, SOCKET, __close, close), PSI_LUA_F(SOCKET, SOCKET, __gc, gc),
     PSI_LUA_F(LISTENER, LISTENER, close, close), PSI_LUA_F(LISTENER, LISTENER, getfd, getfd),
     PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
@@ -14957,23 +14925,23 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
     PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
     PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
-    PSI_LUA_F(QUEUE, QUEUE, __gc, signal),
+    PSI_LUA_F(QUEUE, QUEUE, __gc, queue_close), PSI_LUA_F(QUEUE, QUEUE, __len, queue_len),
+    PSI_LUA_F(QUEUE, QUEUE, close, queue_close), PSI_LUA_F(QUEUE, QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_W(LISTENER, LISTENER, accept), PSI_LUA_W(CLASS, CLASS, sleep),
+    PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
     PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
     PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
-    PSI_LUA_F(CLASS, CLASS, new, new_scheduler), PSI_LUA_F(CLASS, CLASS, remove, remove),
+    PSI_LUA_F(CLASS, CLASS, remove, remove),
     PSI_LUA_F(CLASS, CLASS, __close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, __construct, construct),
     PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, join),
-    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, queue, new_queue),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, CLASS, join),
+    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(MODULE, CLASS, queue, new_queue),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, CLASS, yieldable, yieldable),
+    PSI_LUA_F(HIDDEN, CLASS, turn, turn),
     PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
     PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_W(HIDDEN, secure), PSI_LUA_W(HIDDEN, step), PSI_LUA_W(HIDDEN, wait),
-    PSI_LUA_F(HIDDEN, LISTENER, accept_due, due), PSI_LUA_F(HIDDEN, LISTENER, take, take),
-    PSI_LUA_F(HIDDEN, QUEUE, items, items), PSI_LUA_F(HIDDEN, QUEUE, pop_due, due),
-    PSI_LUA_F(HIDDEN, QUEUE, signal, signal), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
+    PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
+    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
     PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
 };
 
