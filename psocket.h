@@ -9857,26 +9857,33 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
-/* Has the system watch this descriptor in one of the places of w, NULL: none. */
-static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want)
+/* Has the system watch this descriptor in one of the places of w, NULL: none. First what was there has to go. */
+static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want, int first)
 {
     psocket_fd fd = want ? want->fd : -1;
     int os;
-    if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &os);
+    if (first) {
+        if (at->events && at->fd != fd) psi_os_poller_ctl(&w->poller->os, at, 0, &os);
+        return 0;
+    }
     at->fd = fd;
     at->owner = w;
     return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
 }
 
-/* Has the system watch exactly these n descriptors for w. */
+/* Has the system watch exactly these n descriptors for w. They may change places, so that none is added before all others
+   are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, r, e;
+    int i, first, e, r = 0;
     if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
         return PSOCKET_NOMEM;
-    r = psi_watch_put(w, &w->one, n == 1 ? fds : NULL);
-    for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
-        e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL);
+    for (first = 1; first >= 0; first--) {
+        e = psi_watch_put(w, &w->one, n == 1 ? fds : NULL, first);
+        for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+            if (!r) r = e;
+            e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL, first);
+        }
         if (!r) r = e;
     }
     if (n > 1) return r;
