@@ -59,4 +59,31 @@ t.test("accept after hasconnection does not yield, whatever was done in between"
   end
 end)
 
+t.test("a list of certificates is no server's name, also if a server has used it", function()
+  local chain, key, ca = t.pem "ec.pem", t.pem "ec.key", t.pem "ca.pem"
+  if not chain then return end
+  local certs = { { chain = chain, private_key = key } }
+  local a, b = P.pair { timeout = 2 }
+  t.scheduled(function() t.check(a:starttls("localhost", { ca = ca })) end, function() t.check(b:starttls(certs)) end)
+  local c = P.pair { timeout = 0.05 }
+  t.raises("string expected", c.starttls, c, certs)
+  t.check(c:isopen())
+end)
+
+t.test("bind ends a socket that was wrapped, too", function()
+  local s, kept = P.scheduler(), nil
+  local l = P.bind(s, "127.0.0.1:0", function(c) kept = P.wrap(c) kept:send "x" end, { timeout = 1 })
+  local _, port = l:getlocal()
+  local why
+  s:add(function()
+    local c = P.connect("127.0.0.1", port, { timeout = 0.5 })
+    c:recv()
+    why = select(3, c:recv())
+    c:close()
+    l:close()
+  end)
+  s:run()
+  t.equal(why, "CLOSED")
+end)
+
 t.finish()
