@@ -172,7 +172,7 @@ TEST(long_subject)
     free(subject.p);
 }
 
-/* Thousands of extensions, or of critical policies, all different: reading stops early. */
+/* Thousands of extensions, or of critical policies, all different: what they cost grows with their length alone. */
 TEST(long_lists)
 {
     int what, i;
@@ -200,7 +200,7 @@ TEST(long_lists)
         CHECK_INT(psi_x509_chain_add(&sent, PSI_X509_CHAIN, out.p, out.n), 0);
         after = clock();
         if (getenv("VERBOSE")) fprintf(stderr, "%lu bytes: %.1f ms\n", (unsigned long)out.n, (double)(after - before) * 1000 / CLOCKS_PER_SEC);
-        CHECK((after - before) < CLOCKS_PER_SEC / 500 * SLOWER);
+        CHECK((after - before) < CLOCKS_PER_SEC / 100 * SLOWER);
         verify(PSOCKET_CERT_MALFORMED, NULL);
         free(out.p);
         free(list.p);
