@@ -30,16 +30,16 @@
  *
  * Search for the tags. >>api is all that a user needs; the others are the implementation, each calling only those above.
  *
- *     >>api       the declarations, each with its contract      >>auth       certificates and who signs
- *     >>config    defaults and detection                        >>session    what resumes: IDs and tickets
- *     >>base      memory, errors, helpers                       >>handshake  states and messages of TLS 1.2 and 1.3
- *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>tls        TLS settings
- *     >>ring      the ring of received chunks                   >>watch      what a poller is made of
- *     >>addr      numeric addresses                             >>sock       the socket: dial, handshake, send, receive, end
- *     >>dns       names to addresses                            >>poll       the poller
- *     >>x509      PEM, keys, trust, paths, names                >>public     argument checks and blocking
- *     >>record    TLS records: encrypt, decrypt, alerts         >>lua        the Lua module and its scheduler
- *     >>keys      key schedules of TLS                          >>hello      both hellos and their extensions
+ *     >>api       the declarations, each with its contract      >>hello      both hellos and their extensions
+ *     >>config    defaults and detection                        >>auth       certificates and who signs
+ *     >>base      memory, errors, helpers                       >>session    what resumes: IDs and tickets
+ *     >>os        lwIP, Windows, POSIX: hooks, then one body    >>handshake  states and messages of TLS 1.2 and 1.3
+ *     >>ring      the ring of received chunks                   >>tls        TLS settings
+ *     >>addr      numeric addresses                             >>watch      what a poller is made of
+ *     >>dns       names to addresses                            >>sock       the socket: dial, handshake, send, receive, end
+ *     >>x509      PEM, keys, trust, paths, names                >>poll       the poller
+ *     >>record    TLS records: encrypt, decrypt, alerts         >>public     argument checks and blocking
+ *     >>keys      key schedules of TLS                          >>lua        the Lua module and its scheduler
  *
  * Public names are psocket_* and PSOCKET_*, internal ones psi_* and PSI_*.
  *
