@@ -7958,8 +7958,7 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der,
-                                                             psi_none, digest));
+            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;

@@ -2,18 +2,12 @@
 local t = require "check"
 local P = t.psocket
 
-local function without_yield(f, ...)
-  local all, n = { ... }, select("#", ...)
-  pcall(string.gsub, "x", "x", function() f(t.unpack(all, 1, n)) end)
-  if not t.pcall_yields then pcall(f, ...) end
-end
-
 for _, who in ipairs { "a coroutine", "a task", "nobody's coroutine" } do
   t.test("what a coroutine could not wait for is free: for " .. who, function()
     local a, far = P.pair { timeout = 0.01 }
     local b = P.pair()
     local co = coroutine.create(function()
-      without_yield(a.recv, a)
+      t.without_yield(a.recv, a)
       b:recv()
     end)
     t.check(coroutine.resume(co))

@@ -3,13 +3,6 @@
 local t = require "check"
 local P = t.psocket
 
--- In Lua 5.1 nothing yields through pcall, in none through string.gsub.
-local function without_yield(f, ...)
-  local all, n = { ... }, select("#", ...)
-  pcall(string.gsub, "x", "x", function() f(t.unpack(all, 1, n)) end)
-  if not t.pcall_yields then pcall(f, ...) end
-end
-
 local waits = {
   recv = function(s) s:recv() end,
   read = function(s) s:read(7) end,
@@ -21,7 +14,7 @@ for name, wait in pairs(waits) do
     local a, far = P.pair { timeout = 0.01 } -- where calls block when nothing can yield
     local left = P.scheduler()
     left:add(function()
-      without_yield(wait, a)
+      t.without_yield(wait, a)
       P.queue():pop { timeout = 0.001 }
     end)
     left:run()
