@@ -12372,10 +12372,11 @@ struct psi_lua_sock {
     uint8_t promised;        /* hasconnection has said that accept will not yield */
 };
 
-/* A queue. Its uservalue is a table of what is in it, from index first to last. */
+/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
 typedef struct psi_lua_fifo {
     psi_lua_link ring; /* of tasks that wait for an item; without prev: collected */
-    int first, last, closed;
+    uint32_t first, count;
+    int closed;
 } psi_lua_fifo;
 
 /* Made by tls and starttls. */
@@ -13555,11 +13556,13 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
     psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
     int ms = op->again ? 0 : psi_lua_time_limit(L, 2, 0);
     if (!op->again) psi_lua_limit(op, ms ? ms : INT_MAX);
-    if (q->first <= q->last) {
+    if (q->count) {
         PSI_LUA_GETVALUE(L, 1);
-        lua_rawgeti(L, -1, q->first);
+        lua_rawgeti(L, -1, (int)q->first);
         lua_pushnil(L);
-        lua_rawseti(L, -3, q->first++);
+        lua_rawseti(L, -3, (int)q->first);
+        q->first = (q->first + 1) & INT_MAX;
+        q->count--;
         return 1;
     }
     if (q->closed) return psi_lua_fail(L, PSOCKET_CLOSED_HERE, NULL);
@@ -14601,7 +14604,6 @@ static int psi_lua_new_queue(lua_State *L)
     psi_lua_fifo *q = (psi_lua_fifo *)PSI_LUA_USERDATA(L, sizeof *q, 1);
     memset((void *)q, 0, sizeof *q);
     q->ring.next = q->ring.prev = &q->ring;
-    q->first = 1;
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
@@ -14613,11 +14615,11 @@ static int psi_lua_push(lua_State *L)
     psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
     if (lua_isnoneornil(L, 2)) psi_lua_argument(L, 2, "nil cannot be queued");
     if (q->closed) return psi_lua_fail(L, PSOCKET_CLOSED_HERE, NULL);
-    if (q->first > q->last) q->last = (q->first = 1) - 1;
+    if (!q->count) q->first = 1;
     PSI_LUA_GETVALUE(L, 1);
     lua_pushvalue(L, 2);
-    lua_rawseti(L, -2, q->last + 1);
-    q->last++;
+    lua_rawseti(L, -2, (int)((q->first + q->count) & INT_MAX));
+    q->count++;
     psi_lua_wake_ring(psi_lua_here(L), &q->ring);
     lua_pushboolean(L, 1);
     return 1;
@@ -14637,7 +14639,7 @@ static int psi_lua_queue_close(lua_State *L)
 static int psi_lua_queue_len(lua_State *L)
 {
     const psi_lua_fifo *q = (const psi_lua_fifo *)psi_lua_object(L);
-    lua_pushinteger(L, q->last - q->first + 1);
+    lua_pushinteger(L, (lua_Integer)q->count);
     return 1;
 }
 

@@ -83,6 +83,20 @@ static int arm(lua_State *L)
     return 0;
 }
 
+#ifdef HEAP
+/* age(queue) for the script: one item, true, as if two thousand million had gone through before it. */
+static int age(lua_State *L)
+{
+    psi_lua_fifo *q = (psi_lua_fifo *)lua_touserdata(L, 1);
+    q->first = INT_MAX - 2;
+    q->count = 1;
+    PSI_LUA_GETVALUE(L, 1);
+    lua_pushboolean(L, 1);
+    lua_rawseti(L, -2, INT_MAX - 2);
+    return 0;
+}
+#endif
+
 static const char *script;
 
 /* Runs the script with the failure at N; M allocations fail. *reached: N was reached. */
@@ -98,6 +112,8 @@ static int run(long n, long m, int *reached)
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, luaopen_psocket);
     lua_setfield(L, -2, "psocket");
+    lua_pushcfunction(L, age);
+    lua_setglobal(L, "age");
     lua_settop(L, 0);
     heap_failed = 0;
 #endif

@@ -13,6 +13,14 @@ local certs = tls and { { chain = chain, private_key = key } }
 local known = { NOMEM = 1, TIMEOUT = 1, CLOSED = 1, TRUNCATED = 1, RESET = 1, CLOSED_HERE = 1, DNS = 1, REFUSED = 1, INVALID = 1,
                 TLS_ALERT = 1, PLAINTEXT = 1, BUSY = 1, LIMIT = 1, DESCRIPTORS = 1 }
 
+-- An old queue goes on: what is in it comes out in order, and nothing is lost.
+local old = psocket.queue()
+age(old)
+for i = 1, 6 do assert(old:push(i)) end
+assert(#old == 7 and old:pop() == true)
+for i = 1, 6 do assert(old:pop { timeout = 0.001 } == i, i) end
+assert(#old == 0)
+
 -- What a call answers; nil if it raises, which only a lack of memory may make it do.
 local function try(what, f, ...)
   local ok, a, b, c = pcall(f, ...)
