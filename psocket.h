@@ -234,7 +234,7 @@ typedef struct psocket_options {
     int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: the system's choice */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -383,7 +383,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
    is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
 /* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
@@ -415,7 +415,8 @@ PSOCKET_API int psocket_flush(psocket *s);
 /* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
    next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
    once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
+   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -570,14 +571,14 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out);
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
-   handshaking. Cheap when nothing changes. */
+   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
+   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
    have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
    Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
@@ -2654,6 +2655,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
     r = psi_os_why(os);
+    if (*os == EEXIST) return PSOCKET_BUSY;
     return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
 }
 
@@ -11118,18 +11120,25 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+#ifdef PSI_OS_EPOLL
+#define psi_poll_taken(w, fd) 0 /* epoll tells */
+#else
+/* Does the poller watch the descriptor that w is to watch for another? kqueue would forget the other. */
+static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
+{
+    const psocket_poller *p = w->poller;
+    int i = 0;
+    while (i < p->count && (p->heap[i] == w || p->heap[i]->one.fd != fd || !p->heap[i]->one.events)) i++;
+    return i < p->count;
+}
+#endif
+
+/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
-    w->fired = 0;
-    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
-    psi_link_out(&w->link);
-    if (ready) psi_poll_report(w, ready);
-    if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
+    int i, k, r = 0, n = 1, ms = -1;
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
@@ -11140,9 +11149,24 @@ static int psi_poll_look(psocket_watch *w)
         fds[k].events |= fds[i].events;
         fds[i--] = fds[--n];
     }
-    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
+}
+
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
+{
+    psocket *s = psi_poll_sock(w);
+    int fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
+    psi_link_out(&w->link);
+    if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
+    return psi_poll_arm(w, ready);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
@@ -11275,7 +11299,7 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
 
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    int other = s && s->watch.poller && s->watch.poller != p;
+    int r, other = s && s->watch.poller && s->watch.poller != p;
     if (!s) return PSOCKET_INVALID;
     if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
         return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
@@ -11290,6 +11314,10 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
     if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
     psi_poll_want(&s->watch, events, timeout_ms, user);
+    if (!s->watch.one.events && !s->watch.more && (r = psi_poll_arm(&s->watch, 0)) != 0) {
+        psi_watch_leave(&s->watch);
+        return psi_sock_note(s, r, 0, NULL);
+    }
     psi_check_poller(p);
     return 0;
 }
@@ -11297,8 +11325,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
 {
     psocket_watch *w = out ? *out : NULL;
-    psocket_pollfd one;
-    int r = 0, os, fresh = !w;
+    int r, os, fresh = !w;
     if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
         return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
@@ -11307,19 +11334,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events)
+    if (w->one.fd != fd || w->one.events == events)
         psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
-    one.fd = fd;
-    one.events = events;
-    r = psi_watch_set(w, &one, 1);
-    if (r) {
-        if (fresh) psocket_watch_free(w);
-        return r;
-    }
-    *out = w;
+    w->one.fd = fd;
     psi_poll_want(w, events, timeout_ms, user);
+    r = psi_poll_arm(w, 0);
+    if (!r) *out = w;
+    else if (fresh) psocket_watch_free(w);
+    else psi_poll_want(w, 0, -1, user);
     psi_check_poller(p);
-    return 0;
+    return r;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
