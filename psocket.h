@@ -10620,8 +10620,8 @@ static int psi_dial_won(psocket *s, int i)
     return 0;
 }
 
-/* Begins the attempt at the next address. */
-static void psi_dial_try(psocket *s, int64_t now)
+/* Begins the attempt at the next address. 1: it is under way; 0: it has been made, or has failed. */
+static int psi_dial_try(psocket *s, int64_t now)
 {
     psi_dial *d = s->of.dial;
     const psi_addr *a = &d->names->addrs[d->next];
@@ -10639,11 +10639,12 @@ static void psi_dial_try(psocket *s, int64_t now)
         d->tries[d->live].fd = fd;
         d->tries[d->live++].index = d->next++;
         d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
-        return;
+        return r != 0;
     }
     psi_os_close(fd);
     if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
     else psi_dial_failed(d, d->next++, r, os);
+    return 0;
 }
 
 /* Nothing is left to try, or no time. */
@@ -10677,7 +10678,7 @@ static int psi_dial_step(psocket *s)
     now = psi_os_now();
     for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
         if (i == d->live) {
-            psi_dial_try(s, now);
+            i += psi_dial_try(s, now);
             continue;
         }
         code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
