@@ -5362,8 +5362,8 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    while (list.n)
-        if (psi_read_number(&list, 2) == number && list.p) return 1;
+    for (; list.n > 1; list = psi_x509_after(list, 2))
+        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
     return 0;
 }
 
@@ -5815,7 +5815,8 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 /* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
 static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
-    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    size_t most = r->in.suite ? r->max_in : PSI_REC_PLAIN; /* RFC 8449 4: unprotected ones are not subject to a limit */
+    if (in->len > most + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
     if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
     in->type = in->len ? in->data[--in->len] : 0;
@@ -6340,6 +6341,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, points, schemes, certs, shares, alpn, ticket, versions, modes;
     psi_reader identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
+    uint32_t known;       /* which rows of psi_names are in suites, groups and schemes: psi_offer_know's */
     uint8_t speaks;       /* 1 TLS 1.2, 2 TLS 1.3 */
     uint8_t fallback, compressed;
 } psi_offer;
@@ -6450,6 +6452,22 @@ struct psi_hs {
 };
 
 #define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
+
+/* Looks once which suites, groups and schemes are offered: there may be many, and many identities to choose from. */
+static void psi_offer_know(psi_offer *o)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++) {
+        int what = psi_names[i].what;
+        psi_reader list = what == PSI_SUITE ? o->suites : what == PSI_GROUP ? o->groups : o->schemes;
+        if (psi_read_has(list, psi_names[i].number)) o->known |= (uint32_t)1 << i;
+    }
+}
+
+static int psi_offers(const psi_offer *o, const psi_named *s)
+{
+    return s && o->known >> (s - psi_names) & 1;
+}
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -7140,6 +7158,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
+    psi_offer_know(o);
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7171,12 +7190,12 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, const psi_offer *o,
                                          unsigned version)
 {
     size_t i;
     for (i = 0; i < tls->schemes.count; i++)
-        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+        if (psi_offers(o, tls->schemes.items[i]) && psi_auth_fits(tls->schemes.items[i], leaf, version))
             return tls->schemes.items[i];
     return NULL;
 }
@@ -7433,7 +7452,7 @@ static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
-        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
+        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
         int score = o->authorities.n ? 1 : 2;
         psi_reader names = o->authorities;
@@ -7473,6 +7492,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
     h->offer = NULL;
+    psi_offer_know(&o);
     return failed ? failed : psi_auth_choose(h, types, &o);
 }
 
@@ -7966,7 +7986,7 @@ static int psi_hs_tell(psi_hs *h)
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
             s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
     }
-    if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (h->role->server && h->identity && !h->resumed) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8396,8 +8416,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
-    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_offers(h->offer, s->suite)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0;
@@ -8430,12 +8449,12 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 }
 
 /* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
-static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
+static const psi_named *psi_server_pick(const psi_list *own, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
     for (i = 0; i < own->count; i++) {
         const psi_named *s = own->items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
+        if (s->version == version && (!kind || s->kind == kind) && psi_offers(o, s)) return s;
     }
     return NULL;
 }
@@ -8450,11 +8469,11 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
-        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
+        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o, h->version);
         const psi_suite *suite = h->suite;
         ec = leaf->key.key_type == BR_KEYTYPE_EC;
-        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
-        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_offers(o, psi_named_of(PSI_GROUP, (unsigned)leaf->key.key.ec.curve)))
             continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
@@ -8503,7 +8522,7 @@ static int psi_server12_write_ticket(psi_hs *h)
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8511,7 +8530,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
     if (h->resumed) h->suite = h->session->suite;
     else if (!group) return psi_server_nothing(h, "no elliptic curve");
@@ -8591,13 +8610,13 @@ static int psi_server13_again(psi_hs *h)
 static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
     const psi_list *own = &h->tls->groups;
-    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o, PSI_TLS13, 0);
+    const psi_group *wanted = psi_server_pick(own, o, 0, 0), *best = NULL;
     int twice = 0;
     size_t i;
     for (i = own->count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        int seen = 0, may = psi_offers(o, own->items[i]);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
