@@ -5650,6 +5650,13 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
+/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+static PSI_APART void psi_key_scrub(void)
+{
+    uint8_t left[1280];
+    psi_wipe(left, sizeof left);
+}
+
 /* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
 static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
@@ -5672,6 +5679,7 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
     if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    psi_key_scrub();
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
