@@ -5591,11 +5591,24 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_prepare(void)
+/* What BearSSL always has for a target needs no substitute, which is not linked then. */
+#if defined(__SSE2__) && defined(__x86_64__)
+#define PSI_HAS_SSE2 1
+#else
+#define PSI_HAS_SSE2 0
+#endif
+#ifdef __SIZEOF_INT128__
+#define PSI_HAS_INT128 1
+#else
+#define PSI_HAS_INT128 0
+#endif
+
+/* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
+static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8;
+    int wide = sizeof(void *) >= 8, code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5605,12 +5618,14 @@ static void psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
+    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
+    return code;
 }
 
 /* --- keys of one direction ------------------------------------------------ */
@@ -6179,22 +6194,29 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key and its point: for the NIST curves by BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1)
-   comes from the system. 0 or PSOCKET_NO_ENTROPY. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
+   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
-    br_hmac_drbg_context rng = PSI_ZERO;
-    int code, nist = group->curve != BR_EC_curve25519;
+    const br_ec_impl *ec = br_ec_get_default();
+    size_t n, i;
+    const uint8_t *order = ec->order(group->curve, &n);
+    int tries;
     x->group = group;
-    rng.vtable = &br_hmac_drbg_vtable;
-    rng.digest_class = &br_sha256_vtable;
-    code = nist ? psi_os_entropy(rng.K, sizeof rng.K) : psi_os_entropy(x->scalar, 32);
-    if (!code && nist) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && nist && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, group->curve))
-        code = PSOCKET_NO_ENTROPY;
-    if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
-    psi_wipe(&rng, sizeof rng);
-    return code;
+    for (tries = 0; tries < 64; tries++) {
+        unsigned less = 0, any = 0;
+        int code = psi_os_entropy(x->scalar, n);
+        if (code) return code;
+        if (order[0] == 1) x->scalar[0] &= 1; /* P-521 */
+        for (i = n; i--;) {
+            less = ((unsigned)x->scalar[i] - order[i] - less) >> 8 & 1;
+            any |= x->scalar[i];
+        }
+        if ((!less || !any) && group->curve != BR_EC_curve25519) continue;
+        ec->mulgen(x->point, x->scalar, n, group->curve);
+        return 0;
+    }
+    return PSOCKET_NO_ENTROPY;
 }
 
 /* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
@@ -9450,9 +9472,10 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     int code;
     if (!out) return psi_err_code(t->error, PSOCKET_INVALID);
     *out = NULL;
+    code = psi_rec_prepare();
+    if (code) return psi_err_code(t->error, code);
     tls = (psocket_tls *)psi_alloc(sizeof *tls);
     if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
-    psi_rec_prepare();
     tls->refs = 1;
     psi_os_mutex_init(&tls->lock);
     code = psi_tls_fill(tls, t, t->error);
