@@ -14098,13 +14098,17 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* Answers with the list at 4, which options.resolve has returned. */
+/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked first. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
     lua_State *L = (lua_State *)user;
-    int i, code = PSOCKET_DNS_NOT_FOUND;
+    int i, n = lua_istable(L, 4) ? (int)PSI_LUA_LENGTH(L, 4) : 0, code = PSOCKET_DNS_NOT_FOUND;
     (void)host;
-    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+    if (lua_isnil(L, 4)) {
+        lua_pushboolean(L, 1);
+        lua_replace(L, 4);
+    }
+    for (i = 1; i <= n; i++) {
         lua_rawgeti(L, 4, i);
         if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
         lua_pop(L, 1);
@@ -14122,17 +14126,16 @@ static int psi_lua_dial(lua_State *L)
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
-    if (lua_istable(L, 4)) {
-        all.o.resolve = psi_lua_resolved;
-        all.o.resolve_user = L;
-    } else if (all.resolve && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
-        lua_pushboolean(L, 0);
-        lua_getfield(L, 3, "resolve");
-        return 2;
-    }
+    if (all.resolve) all.o.resolve = psi_lua_resolved;
+    all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    psocket_free(k->s);
+    k->s = NULL;
+    lua_pushboolean(L, 0);
+    lua_getfield(L, 3, "resolve");
+    return 2;
 }
 
 /*--- the scheduler */
