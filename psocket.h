@@ -959,12 +959,21 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
 
-/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+/* Its own takes much else: "1", which is the name of a host, "12345::", "1::2::3", "::1 and more". */
 static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
+    const char *gap = strstr(text, "::"), *tail = strrchr(text, ':'), *s = text;
     char again[48] = "";
+    size_t n;
     if (lwip_inet_pton(domain, text, ip) != 1) return 0;
-    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
+    if (!tail) return lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text);
+    if (text[strspn(text, "0123456789abcdefABCDEF:.")] || (gap && strstr(gap + 1, "::"))) return 0;
+    if ((*s == ':' && s[1] != ':') || (!*++tail && tail[-2] != ':')) return 0;
+    for (; *s; s += n + (s[n] == ':')) {
+        n = strcspn(s, ":");
+        if (memchr(s, '.', n) ? s != tail || !psi_os_raw_pton(AF_INET, s, again) : n > 4) return 0;
+    }
+    return 1;
 }
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
@@ -2087,6 +2096,7 @@ static void psi_os_to_text(const psi_addr *a, char *out)
 {
     *out = 0;
     PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+    for (; *out; out++) *out = (char)psi_lower(*out); /* lwIP writes A to F */
 }
 
 /* Reads such digits: 1, or 0 if they are none. */
@@ -2213,17 +2223,13 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
-   (simultaneous open). */
-static int psi_os_connected(psocket_fd fd, int *os)
+/* Whether the peer of `to` is `from`: 1, 0 or an error. */
+static int psi_os_meets(psocket_fd from, psocket_fd to)
 {
     psi_os_sockaddr here, there;
-    int r = psi_os_name(fd, 0, &here);
-    if (r >= 0) r = psi_os_name(fd, 1, &there);
-    if (r < 0) return r;
-    if (memcmp(&here, &there, sizeof here)) return 0;
-    *os = PSI_E(ECONNREFUSED);
-    return PSOCKET_REFUSED;
+    int r = psi_os_name(from, 0, &here);
+    if (r >= 0) r = psi_os_name(to, 1, &there);
+    return r < 0 ? r : memcmp(&here, &there, sizeof here) == 0;
 }
 
 /* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
@@ -2290,8 +2296,10 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     r = psi_os_poll(&p, 1, 0, os);
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    r = e ? 0 : psi_os_meets(fd, fd);
+    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself (simultaneous open) */
     *os = e = psi_os_connect_errno(e);
-    return e ? psi_os_code(e) : psi_os_connected(fd, os);
+    return e ? psi_os_code(e) : r;
 }
 
 #if PSI_OS_UNIX
@@ -2494,27 +2502,31 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     return r;
 }
 #else
-/* Over the loopback interface. Should somebody else connect first, it fails. */
+/* Over the loopback interface. Who else connects meanwhile is turned away. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    psi_addr a = psi_os_loopback(), here, peer;
+    psi_addr a = psi_os_loopback();
     psocket_pollfd wait = { -1, PSOCKET_READ };
-    int r;
+    int r, tries;
     fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
-    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 16, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
-    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
-    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
+    for (tries = 0; !r; tries++) {
+        r = tries < 32 && psi_os_poll(&wait, 1, 1000, os) ? psi_os_accept(wait.fd, &fds[1], &a, os) : PSOCKET_TIMEOUT;
+        if (!r) r = psi_os_meets(fds[0], fds[1]);
+        if (r > 0) break;
+        if (r == PSOCKET_WANT_READ) r = 0;
+        psi_os_close(fds[1]);
+        fds[1] = -1;
+    }
     psi_os_close(wait.fd);
-    if (r) psi_os_close_pair(fds);
+    if (r > 0) return 0;
+    psi_os_close_pair(fds);
     return r;
 }
 #endif
