@@ -470,10 +470,12 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
-   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID. */
+   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID.
+   The handshake's timeout runs on meanwhile, and ends it when it has to wait again. */
 PSOCKET_API int psocket_decide(psocket *s, int code);
 
-/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. */
+/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. What the
+   certificate's key does not verify is never sent: the handshake fails with PSOCKET_TLS_KEY. */
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
@@ -5660,6 +5662,13 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
+/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+static PSI_APART void psi_key_scrub(void)
+{
+    uint8_t left[1280];
+    psi_wipe(left, sizeof left);
+}
+
 /* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
 static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
@@ -5682,6 +5691,7 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
     if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    psi_key_scrub();
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
@@ -7250,15 +7260,19 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 }
 
 /* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer. */
+   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
     size_t n;
-    if (!h->signature.n) {
-        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->signature.n) {
+        if (!psi_x509_signed(h->identity->chain.certs, &alg, digest, h->signature))
+            return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR,
+                               "the application's signature does not verify with the certificate's key");
+    } else {
         if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
         if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
         h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
@@ -9051,7 +9065,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 /* The signature that was asked for; n 0: there will be none. */
 static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 {
-    if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
+    if (!psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
     else psi_hs_run(h);
@@ -9600,7 +9614,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return strlen(label) <= 249;
+    return *label && strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
@@ -11982,7 +11996,7 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
-        return psi_public_wrong(s, "no signature of that length is asked for");
+        return psi_public_wrong(s, "no signature is asked for");
     return 0;
 }
 
@@ -13704,7 +13718,7 @@ static int psi_lua_answer_question(lua_State *L)
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind != PSOCKET_WANT_SIGNATURE)
         psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
-    else if (psocket_signed(k->s, sig, len)) psocket_signed(k->s, NULL, 0); /* too long for a signature: refused, too */
+    else psocket_signed(k->s, sig, len);
     return 0;
 }
 
