@@ -470,10 +470,12 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
-   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID. */
+   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID.
+   The handshake's timeout runs on meanwhile, and ends it when it has to wait again. */
 PSOCKET_API int psocket_decide(psocket *s, int code);
 
-/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. */
+/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. What the
+   certificate's key does not verify is never sent: the handshake fails with PSOCKET_TLS_KEY. */
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
@@ -959,12 +961,21 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
 
-/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+/* Its own takes much else: "1", which is the name of a host, "12345::", "1::2::3", "::1 and more". */
 static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
+    const char *gap = strstr(text, "::"), *tail = strrchr(text, ':'), *s = text;
     char again[48] = "";
+    size_t n;
     if (lwip_inet_pton(domain, text, ip) != 1) return 0;
-    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
+    if (!tail) return lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text);
+    if (text[strspn(text, "0123456789abcdefABCDEF:.")] || (gap && strstr(gap + 1, "::"))) return 0;
+    if ((*s == ':' && s[1] != ':') || (!*++tail && tail[-2] != ':')) return 0;
+    for (; *s; s += n + (s[n] == ':')) {
+        n = strcspn(s, ":");
+        if (memchr(s, '.', n) ? s != tail || !psi_os_raw_pton(AF_INET, s, again) : n > 4) return 0;
+    }
+    return 1;
 }
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
@@ -2087,6 +2098,7 @@ static void psi_os_to_text(const psi_addr *a, char *out)
 {
     *out = 0;
     PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+    for (; *out; out++) *out = (char)psi_lower(*out); /* lwIP writes A to F */
 }
 
 /* Reads such digits: 1, or 0 if they are none. */
@@ -2213,17 +2225,13 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
-   (simultaneous open). */
-static int psi_os_connected(psocket_fd fd, int *os)
+/* Whether the peer of `to` is `from`: 1, 0 or an error. */
+static int psi_os_meets(psocket_fd from, psocket_fd to)
 {
     psi_os_sockaddr here, there;
-    int r = psi_os_name(fd, 0, &here);
-    if (r >= 0) r = psi_os_name(fd, 1, &there);
-    if (r < 0) return r;
-    if (memcmp(&here, &there, sizeof here)) return 0;
-    *os = PSI_E(ECONNREFUSED);
-    return PSOCKET_REFUSED;
+    int r = psi_os_name(from, 0, &here);
+    if (r >= 0) r = psi_os_name(to, 1, &there);
+    return r < 0 ? r : memcmp(&here, &there, sizeof here) == 0;
 }
 
 /* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
@@ -2290,8 +2298,10 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     r = psi_os_poll(&p, 1, 0, os);
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    r = e ? 0 : psi_os_meets(fd, fd);
+    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself (simultaneous open) */
     *os = e = psi_os_connect_errno(e);
-    return e ? psi_os_code(e) : psi_os_connected(fd, os);
+    return e ? psi_os_code(e) : r;
 }
 
 #if PSI_OS_UNIX
@@ -2494,27 +2504,31 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     return r;
 }
 #else
-/* Over the loopback interface. Should somebody else connect first, it fails. */
+/* Over the loopback interface. Who else connects meanwhile is turned away. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    psi_addr a = psi_os_loopback(), here, peer;
+    psi_addr a = psi_os_loopback();
     psocket_pollfd wait = { -1, PSOCKET_READ };
-    int r;
+    int r, tries;
     fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
-    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 16, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
-    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
-    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
+    for (tries = 0; !r; tries++) {
+        r = tries < 32 && psi_os_poll(&wait, 1, 1000, os) ? psi_os_accept(wait.fd, &fds[1], &a, os) : PSOCKET_TIMEOUT;
+        if (!r) r = psi_os_meets(fds[0], fds[1]);
+        if (r > 0) break;
+        if (r == PSOCKET_WANT_READ) r = 0;
+        psi_os_close(fds[1]);
+        fds[1] = -1;
+    }
     psi_os_close(wait.fd);
-    if (r) psi_os_close_pair(fds);
+    if (r > 0) return 0;
+    psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -5648,6 +5662,13 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
+/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+static PSI_APART void psi_key_scrub(void)
+{
+    uint8_t left[1280];
+    psi_wipe(left, sizeof left);
+}
+
 /* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
 static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
@@ -5670,6 +5691,7 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
     if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    psi_key_scrub();
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
@@ -7238,15 +7260,19 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 }
 
 /* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer. */
+   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
     size_t n;
-    if (!h->signature.n) {
-        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->signature.n) {
+        if (!psi_x509_signed(h->identity->chain.certs, &alg, digest, h->signature))
+            return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR,
+                               "the application's signature does not verify with the certificate's key");
+    } else {
         if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
         if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
         h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
@@ -9039,7 +9065,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 /* The signature that was asked for; n 0: there will be none. */
 static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 {
-    if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
+    if (!psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
     else psi_hs_run(h);
@@ -9588,7 +9614,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return strlen(label) <= 249;
+    return *label && strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
@@ -11970,7 +11996,7 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
-        return psi_public_wrong(s, "no signature of that length is asked for");
+        return psi_public_wrong(s, "no signature is asked for");
     return 0;
 }
 
@@ -13669,7 +13695,7 @@ static int psi_lua_answer_question(lua_State *L)
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind != PSOCKET_WANT_SIGNATURE)
         psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
-    else if (psocket_signed(k->s, sig, len)) psocket_signed(k->s, NULL, 0); /* too long for a signature: refused, too */
+    else psocket_signed(k->s, sig, len);
     return 0;
 }
 
