@@ -471,10 +471,12 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
-   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID. */
+   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID.
+   The handshake's timeout runs on meanwhile, and ends it when it has to wait again. */
 PSOCKET_API int psocket_decide(psocket *s, int code);
 
-/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. */
+/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. What the
+   certificate's key does not verify is never sent: the handshake fails with PSOCKET_TLS_KEY. */
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
@@ -960,12 +962,21 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
 
-/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+/* Its own takes much else: "1", which is the name of a host, "12345::", "1::2::3", "::1 and more". */
 static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
+    const char *gap = strstr(text, "::"), *tail = strrchr(text, ':'), *s = text;
     char again[48] = "";
+    size_t n;
     if (lwip_inet_pton(domain, text, ip) != 1) return 0;
-    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
+    if (!tail) return lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text);
+    if (text[strspn(text, "0123456789abcdefABCDEF:.")] || (gap && strstr(gap + 1, "::"))) return 0;
+    if ((*s == ':' && s[1] != ':') || (!*++tail && tail[-2] != ':')) return 0;
+    for (; *s; s += n + (s[n] == ':')) {
+        n = strcspn(s, ":");
+        if (memchr(s, '.', n) ? s != tail || !psi_os_raw_pton(AF_INET, s, again) : n > 4) return 0;
+    }
+    return 1;
 }
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
@@ -2088,6 +2099,7 @@ static void psi_os_to_text(const psi_addr *a, char *out)
 {
     *out = 0;
     PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+    for (; *out; out++) *out = (char)psi_lower(*out); /* lwIP writes A to F */
 }
 
 /* Reads such digits: 1, or 0 if they are none. */
@@ -2214,17 +2226,13 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
-   (simultaneous open). */
-static int psi_os_connected(psocket_fd fd, int *os)
+/* Whether the peer of `to` is `from`: 1, 0 or an error. */
+static int psi_os_meets(psocket_fd from, psocket_fd to)
 {
     psi_os_sockaddr here, there;
-    int r = psi_os_name(fd, 0, &here);
-    if (r >= 0) r = psi_os_name(fd, 1, &there);
-    if (r < 0) return r;
-    if (memcmp(&here, &there, sizeof here)) return 0;
-    *os = PSI_E(ECONNREFUSED);
-    return PSOCKET_REFUSED;
+    int r = psi_os_name(from, 0, &here);
+    if (r >= 0) r = psi_os_name(to, 1, &there);
+    return r < 0 ? r : memcmp(&here, &there, sizeof here) == 0;
 }
 
 /* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
@@ -2291,8 +2299,10 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     r = psi_os_poll(&p, 1, 0, os);
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    r = e ? 0 : psi_os_meets(fd, fd);
+    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself (simultaneous open) */
     *os = e = psi_os_connect_errno(e);
-    return e ? psi_os_code(e) : psi_os_connected(fd, os);
+    return e ? psi_os_code(e) : r;
 }
 
 #if PSI_OS_UNIX
@@ -2495,27 +2505,31 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     return r;
 }
 #else
-/* Over the loopback interface. Should somebody else connect first, it fails. */
+/* Over the loopback interface. Who else connects meanwhile is turned away. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    psi_addr a = psi_os_loopback(), here, peer;
+    psi_addr a = psi_os_loopback();
     psocket_pollfd wait = { -1, PSOCKET_READ };
-    int r;
+    int r, tries;
     fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
-    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 16, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
-    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
-    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
+    for (tries = 0; !r; tries++) {
+        r = tries < 32 && psi_os_poll(&wait, 1, 1000, os) ? psi_os_accept(wait.fd, &fds[1], &a, os) : PSOCKET_TIMEOUT;
+        if (!r) r = psi_os_meets(fds[0], fds[1]);
+        if (r > 0) break;
+        if (r == PSOCKET_WANT_READ) r = 0;
+        psi_os_close(fds[1]);
+        fds[1] = -1;
+    }
     psi_os_close(wait.fd);
-    if (r) psi_os_close_pair(fds);
+    if (r > 0) return 0;
+    psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -5362,8 +5376,8 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    while (list.n)
-        if (psi_read_number(&list, 2) == number && list.p) return 1;
+    for (; list.n > 1; list = psi_x509_after(list, 2))
+        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
     return 0;
 }
 
@@ -5591,11 +5605,24 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_prepare(void)
+/* What BearSSL always has for a target needs no substitute, which is not linked then. */
+#if defined(__SSE2__) && defined(__x86_64__)
+#define PSI_HAS_SSE2 1
+#else
+#define PSI_HAS_SSE2 0
+#endif
+#ifdef __SIZEOF_INT128__
+#define PSI_HAS_INT128 1
+#else
+#define PSI_HAS_INT128 0
+#endif
+
+/* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
+static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8;
+    int wide = sizeof(void *) >= 8, code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5605,12 +5632,14 @@ static void psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
+    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
+    return code;
 }
 
 /* --- keys of one direction ------------------------------------------------ */
@@ -5650,6 +5679,13 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
+/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+static PSI_APART void psi_key_scrub(void)
+{
+    uint8_t left[1280];
+    psi_wipe(left, sizeof left);
+}
+
 /* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
 static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
@@ -5672,6 +5708,7 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
     if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    psi_key_scrub();
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
@@ -5815,7 +5852,8 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
 /* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
 static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
 {
-    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
+    size_t most = r->in.suite ? r->max_in : PSI_REC_PLAIN; /* RFC 8449 4: unprotected ones are not subject to a limit */
+    if (in->len > most + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
     if (!hidden) return PSI_ALERT_NONE;
     while (in->len && !in->data[in->len - 1]) in->len--;
     in->type = in->len ? in->data[--in->len] : 0;
@@ -6171,22 +6209,29 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key and its point: for the NIST curves by BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1)
-   comes from the system. 0 or PSOCKET_NO_ENTROPY. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
+   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
-    br_hmac_drbg_context rng = PSI_ZERO;
-    int code, nist = group->curve != BR_EC_curve25519;
+    const br_ec_impl *ec = br_ec_get_default();
+    size_t n, i;
+    const uint8_t *order = ec->order(group->curve, &n);
+    int tries;
     x->group = group;
-    rng.vtable = &br_hmac_drbg_vtable;
-    rng.digest_class = &br_sha256_vtable;
-    code = nist ? psi_os_entropy(rng.K, sizeof rng.K) : psi_os_entropy(x->scalar, 32);
-    if (!code && nist) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && nist && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, group->curve))
-        code = PSOCKET_NO_ENTROPY;
-    if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
-    psi_wipe(&rng, sizeof rng);
-    return code;
+    for (tries = 0; tries < 64; tries++) {
+        unsigned less = 0, any = 0;
+        int code = psi_os_entropy(x->scalar, n);
+        if (code) return code;
+        if (order[0] == 1) x->scalar[0] &= 1; /* P-521 */
+        for (i = n; i--;) {
+            less = ((unsigned)x->scalar[i] - order[i] - less) >> 8 & 1;
+            any |= x->scalar[i];
+        }
+        if ((!less || !any) && group->curve != BR_EC_curve25519) continue;
+        ec->mulgen(x->point, x->scalar, n, group->curve);
+        return 0;
+    }
+    return PSOCKET_NO_ENTROPY;
 }
 
 /* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
@@ -6340,6 +6385,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, points, schemes, certs, shares, alpn, ticket, versions, modes;
     psi_reader identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
+    uint32_t known;       /* which rows of psi_names are in suites, groups and schemes: psi_offer_know's */
     uint8_t speaks;       /* 1 TLS 1.2, 2 TLS 1.3 */
     uint8_t fallback, compressed;
 } psi_offer;
@@ -6450,6 +6496,22 @@ struct psi_hs {
 };
 
 #define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
+
+/* Looks once which suites, groups and schemes are offered: there may be many, and many identities to choose from. */
+static void psi_offer_know(psi_offer *o)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++) {
+        int what = psi_names[i].what;
+        psi_reader list = what == PSI_SUITE ? o->suites : what == PSI_GROUP ? o->groups : o->schemes;
+        if (psi_read_has(list, psi_names[i].number)) o->known |= (uint32_t)1 << i;
+    }
+}
+
+static int psi_offers(const psi_offer *o, const psi_named *s)
+{
+    return s && o->known >> (s - psi_names) & 1;
+}
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -7140,6 +7202,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
+    psi_offer_know(o);
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7171,12 +7234,12 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, const psi_offer *o,
                                          unsigned version)
 {
     size_t i;
     for (i = 0; i < tls->schemes.count; i++)
-        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+        if (psi_offers(o, tls->schemes.items[i]) && psi_auth_fits(tls->schemes.items[i], leaf, version))
             return tls->schemes.items[i];
     return NULL;
 }
@@ -7240,15 +7303,19 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 }
 
 /* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer. */
+   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
     size_t n;
-    if (!h->signature.n) {
-        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->signature.n) {
+        if (!psi_x509_signed(h->identity->chain.certs, &alg, digest, h->signature))
+            return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR,
+                               "the application's signature does not verify with the certificate's key");
+    } else {
         if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
         if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
         h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
@@ -7429,7 +7496,7 @@ static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
-        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
+        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
         int score = o->authorities.n ? 1 : 2;
         psi_reader names = o->authorities;
@@ -7469,6 +7536,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
     h->offer = NULL;
+    psi_offer_know(&o);
     return failed ? failed : psi_auth_choose(h, types, &o);
 }
 
@@ -7962,7 +8030,7 @@ static int psi_hs_tell(psi_hs *h)
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
             s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
     }
-    if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (h->role->server && h->identity && !h->resumed) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8392,8 +8460,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
-    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_offers(h->offer, s->suite)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0;
@@ -8426,12 +8493,12 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 }
 
 /* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
-static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
+static const psi_named *psi_server_pick(const psi_list *own, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
     for (i = 0; i < own->count; i++) {
         const psi_named *s = own->items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
+        if (s->version == version && (!kind || s->kind == kind) && psi_offers(o, s)) return s;
     }
     return NULL;
 }
@@ -8446,11 +8513,11 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
-        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
+        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o, h->version);
         const psi_suite *suite = h->suite;
         ec = leaf->key.key_type == BR_KEYTYPE_EC;
-        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
-        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_offers(o, psi_named_of(PSI_GROUP, (unsigned)leaf->key.key.ec.curve)))
             continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
@@ -8499,7 +8566,7 @@ static int psi_server12_write_ticket(psi_hs *h)
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8507,7 +8574,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
     if (h->resumed) h->suite = h->session->suite;
     else if (!group) return psi_server_nothing(h, "no elliptic curve");
@@ -8587,13 +8654,13 @@ static int psi_server13_again(psi_hs *h)
 static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
     const psi_list *own = &h->tls->groups;
-    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o, PSI_TLS13, 0);
+    const psi_group *wanted = psi_server_pick(own, o, 0, 0), *best = NULL;
     int twice = 0;
     size_t i;
     for (i = own->count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        int seen = 0, may = psi_offers(o, own->items[i]);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
@@ -9041,7 +9108,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 /* The signature that was asked for; n 0: there will be none. */
 static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 {
-    if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
+    if (!psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
     else psi_hs_run(h);
@@ -9438,9 +9505,10 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     int code;
     if (!out) return psi_err_code(t->error, PSOCKET_INVALID);
     *out = NULL;
+    code = psi_rec_prepare();
+    if (code) return psi_err_code(t->error, code);
     tls = (psocket_tls *)psi_alloc(sizeof *tls);
     if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
-    psi_rec_prepare();
     tls->refs = 1;
     psi_os_mutex_init(&tls->lock);
     code = psi_tls_fill(tls, t, t->error);
@@ -9590,7 +9658,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return strlen(label) <= 249;
+    return *label && strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
@@ -11993,7 +12061,7 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
-        return psi_sock_say(s, PSOCKET_INVALID, "no signature of that length is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no signature is asked for");
     return 0;
 }
 
@@ -12181,14 +12249,14 @@ PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, the socket's `limit` and `polled`, and
- * psi_os_poll for a sleep.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, some fields of the socket (`limit`,
+ * `timeout`, `polled`, and which poller it is in), and psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
  *
  * A task is a coroutine that a scheduler of ours resumes. Before it yields, its psi_lua_task says what it waits for
- * (object, direction, due) and the object says who waits; both are undone before it is resumed. What any other coroutine
+ * (object, direction) and the object says who waits; both are undone before it is resumed. What any other coroutine
  * waits for is noted at the object alone, so that a second one is refused: who resumes it is not our concern, and a task
  * that such a coroutine runs inside is resumed in every turn.
  *
@@ -12338,22 +12406,23 @@ typedef struct psi_lua_task {
     psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
-    int64_t due;         /* to be resumed no later; INT64_MAX never */
-    uint32_t sched;      /* id of its scheduler */
-    uint8_t waits;       /* it has said what it waits for, and is left alone until then */
+    struct psi_lua_sched *sched; /* NULL: none, or no more */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then, */
+    uint8_t timed;       /* or until its timer goes off */
     uint8_t queued;      /* it is ready */
     uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
+
+static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRANGERS, and is never changed */
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
     psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
     psi_lua_link unused;
-    struct psi_lua_sched *next;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
     psocket_watch *signals;
-    uint32_t id, live;
+    uint32_t live;
     uint32_t inside;         /* how many of its tasks are being resumed, one from within the other */
     uint32_t ran;            /* how many were, and turns begun, since psi_lua_bury */
     uint8_t urgent;          /* one of the ready ones was woken */
@@ -12369,10 +12438,7 @@ typedef struct psi_lua_loan {
 
 /* One per Lua. */
 typedef struct psi_lua_vm {
-    psi_lua_sched *scheds; /* all that live */
     psi_lua_task *at;      /* the task that its scheduler resumes now */
-    psi_lua_task stranger; /* stands for a coroutine in PSI_LUA_STRANGERS */
-    uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
     int copy, heed, finish, note, trace; /* functions in the registry, */
@@ -12384,15 +12450,12 @@ struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
     psi_lua_task *owner;     /* closes it when it ends */
-    int limit;               /* the time limit that C keeps, for what is sent */
-    uint32_t home;           /* id of the scheduler whose poller it is in */
     int timeout;             /* of each operation, in milliseconds; 0 none */
-    uint8_t interest;        /* events that the poller watches for */
-    uint8_t blocks;          /* it does not yield */
-    uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
-    uint8_t closing;         /* and is to be closed afterwards */
-    uint8_t asks;            /* its handshake has asked a question */
-    uint8_t promised;        /* hasconnection has said that accept will not yield */
+    unsigned blocks : 1;     /* it does not yield */
+    unsigned lent : 1;       /* bytes in its buffer are being copied: it must not be touched, */
+    unsigned closing : 1;    /* and is to be closed afterwards */
+    unsigned asks : 1;       /* its handshake has asked a question */
+    unsigned promised : 1;   /* hasconnection has said that accept will not yield */
 };
 
 /* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
@@ -12442,8 +12505,8 @@ static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int 
     size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
     memset((void *)k, 0, size);
-    k->timeout = k->limit = timeout;
-    k->blocks = (uint8_t)blocks;
+    k->timeout = timeout;
+    k->blocks = blocks != 0;
     psi_lua_setmetatable(L, class_name);
     return k;
 }
@@ -12926,37 +12989,32 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 
 /*--- waiting */
 
-static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
-{
-    psi_lua_sched *S = vm->scheds;
-    while (S && S->id != id) S = S->next;
-    return S;
-}
-
 /* Has the task resumed in the next turn. */
-static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
+static void psi_lua_queue(psi_lua_task *t, int how)
 {
-    if (how == PSI_LUA_WOKEN) S->urgent = 1;
+    if (how == PSI_LUA_WOKEN) t->sched->urgent = 1;
     if (t->queued) return;
     t->queued = 1;
     psi_lua_unlink(&t->link);
-    psi_lua_append(&S->ready, &t->link);
-}
-
-static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
-{
-    psi_lua_sched *S = t && t->sched ? psi_lua_find_sched(vm, t->sched) : NULL;
-    if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    psi_lua_append(&t->sched->ready, &t->link);
 }
 
 /* Wakes those that wait in a ring. */
-static void psi_lua_wake_ring(const psi_lua_vm *vm, psi_lua_link *ring)
+static void psi_lua_wake_ring(psi_lua_link *ring)
 {
     while (ring->next != ring) {
-        psi_lua_link *first = ring->next;
-        psi_lua_unlink(first);
-        psi_lua_wake(vm, (psi_lua_task *)(void *)first);
+        psi_lua_task *t = (psi_lua_task *)(void *)ring->next;
+        psi_lua_unlink(&t->link);
+        psi_lua_queue(t, PSI_LUA_WOKEN);
     }
+}
+
+/* Wakes whoever waits for k. */
+static void psi_lua_wake_all(const psi_lua_sock *k)
+{
+    int way;
+    for (way = 0; way < 2; way++)
+        if (k->waiter[way] && k->waiter[way]->sched) psi_lua_queue(k->waiter[way], PSI_LUA_WOKEN);
 }
 
 /* Undoes what the task has said about its waiting. */
@@ -12967,53 +13025,33 @@ static void psi_lua_release(psi_lua_task *t)
         if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
     if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
-    t->due = INT64_MAX;
-    t->waits = 0;
+    t->waits = t->timed = 0;
 }
 
-/* Wakes whoever waits for k. */
-static void psi_lua_wake_all(const psi_lua_vm *vm, const psi_lua_sock *k)
+/* The poller that k is in, if any. */
+static psocket_poller *psi_lua_poller(const psi_lua_sock *k)
 {
-    psi_lua_wake(vm, k->waiter[0]);
-    psi_lua_wake(vm, k->waiter[1]);
+    return k->s ? k->s->watch.poller : NULL;
 }
 
-/* Has the scheduler's poller watch for events on k, and nothing else. */
-static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
+/* Takes k out of it. */
+static void psi_lua_forget(const psi_lua_sock *k)
 {
-    int r = psocket_poller_set(S->poller, k->s, events, -1, k);
-    if (r >= 0) k->interest = (uint8_t)events;
-    k->s->polled = 1;
-    return r;
-}
-
-/* Takes k out of the poller it is in. */
-static void psi_lua_forget(const psi_lua_vm *vm, psi_lua_sock *k)
-{
-    psi_lua_sched *S = k->interest ? psi_lua_find_sched(vm, k->home) : NULL;
-    if (S) psi_lua_watch(S, k, 0);
-    k->interest = 0;
+    if (psi_lua_poller(k)) psocket_poller_set(psi_lua_poller(k), k->s, 0, -1, NULL);
 }
 
 /* Sees to it that S hears of event on k: 0, or an error if that cannot be. */
-static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_sock *k, int event)
+static int psi_lua_listen_for(const psi_lua_sched *S, psi_lua_sock *k, int event)
 {
-    if (k->home != S->id) {
-        const psi_lua_task *other = k->waiter[!(event >> 1)];
-        if (other && other->sched == k->home) return PSOCKET_BUSY; /* it is in that task's poller */
-        psi_lua_forget(vm, k);
-        k->home = S->id;
+    const psi_lua_task *other = k->waiter[!(event >> 1)];
+    psocket_poller *p = psi_lua_poller(k);
+    if (p != S->poller) {
+        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY; /* it is in that task's poller */
+        psi_lua_forget(k);
     }
-    return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
-}
-
-/* Sees to it that the task is resumed by then. A timer that goes off later than it waits does no harm. */
-static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
-{
-    int64_t left = due - psocket_now();
-    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    t->due = due;
-    return psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+    if (k->s->watch.events & event) return 0;
+    k->s->polled = 1;
+    return psocket_poller_set(S->poller, k->s, k->s->watch.events | event, -1, k);
 }
 
 /* The core in the table at 1, or NULL. Pushes it, or nil. */
@@ -13056,7 +13094,7 @@ struct psi_lua_op {
 };
 
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
-static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
+static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
     for (way = 0; (k->waiter[0] || k->waiter[1]) && way < 2; way++) {
@@ -13064,7 +13102,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
         lua_State *co;
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
-        if (t == &vm->stranger) {
+        if (t == &psi_lua_stranger) {
             lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
             lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
@@ -13074,8 +13112,8 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
             lua_pop(L, 2);
         }
         if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
-        if (t != &vm->stranger) {
-            psi_lua_wake(vm, t); /* somebody else has resumed it: its scheduler is to find out what it does now */
+        if (t->sched) { /* somebody else has resumed it: its scheduler is to find out what it does now */
+            psi_lua_queue(t, PSI_LUA_WOKEN);
             psi_lua_release(t);
         }
         k->waiter[way] = NULL;
@@ -13084,7 +13122,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
 }
 
 /* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
-static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
+static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
@@ -13096,34 +13134,9 @@ static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k,
         lua_pushlightuserdata(L, &k->waiter[way]);
         lua_pushthread(L);
         lua_rawset(L, -3);
-        k->waiter[way] = &vm->stranger;
+        k->waiter[way] = &psi_lua_stranger;
     }
     lua_pop(L, 1);
-}
-
-/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
-   again. */
-static void psi_lua_park(lua_State *L, const psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
-    psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
-    int way;
-    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
-    if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
-        (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
-        psi_lua_note_stranger(L, vm, op->k, op->claims);
-        return;
-    }
-    for (way = 0; way < 2; way++)
-        if (op->claims & (way + 1)) op->k->waiter[way] = t;
-    t->waits = 1;
-    t->on = op->claims ? op->k : NULL;
-    if (op->soon) {
-        psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    } else if (op->ring && !t->queued) {
-        psi_lua_append(op->ring, &t->link);
-    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -13132,6 +13145,38 @@ static int psi_lua_patience(int64_t due)
     int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
     if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
     return left > 0 ? (int)left : 0;
+}
+
+/* Sees to it that the task is resumed by then, or somewhat earlier. */
+static int psi_lua_set_alarm(psi_lua_task *t, int64_t due)
+{
+    int64_t left = due - psocket_now();
+    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+    t->timed = 1;
+    return psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+}
+
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
+   again. */
+static void psi_lua_park(lua_State *L, const psi_lua_op *op)
+{
+    psi_lua_task *t = op->vm->at;
+    int way;
+    if (t && t->co == L && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
+    if (!t || t->co != L || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
+        (op->due != INT64_MAX && psi_lua_set_alarm(t, op->due))) {
+        psi_lua_note_stranger(L, op->k, op->claims);
+        return;
+    }
+    for (way = 0; way < 2; way++)
+        if (op->claims & (way + 1)) op->k->waiter[way] = t;
+    t->waits = 1;
+    t->on = op->claims ? op->k : NULL;
+    if (op->soon) {
+        psi_lua_queue(t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* Waits where nothing can yield, for a signal, too. */
@@ -13147,10 +13192,9 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 }
 
 /* Has C keep this time limit. */
-static void psi_lua_set_limit(psi_lua_sock *k, int ms)
+static void psi_lua_set_limit(const psi_lua_sock *k, int ms)
 {
-    if (k->limit != ms) psocket_settimeout(k->s, ms);
-    k->limit = ms;
+    if (k->s && k->s->timeout != ms) psocket_settimeout(k->s, ms);
 }
 
 /*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
@@ -13184,13 +13228,14 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
     psi_lua_sock *k = psi_lua_subject(L, op);
-    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
+    const psocket_poller *p = psi_lua_poller(k);
+    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, k, event);
     op->k = k;
     op->event = op->claims = event;
-    if (!r && k->interest && !(t && t->co == L && t->sched == k->home && psi_lua_yields(L, k))) {
+    if (!r && p && !(t && t->co == L && t->sched->poller == p && psi_lua_yields(L, k))) {
         /* its poller may have no turn before this is over, and until it has C does not look again */
-        psi_lua_wake_all(op->vm, k);
-        psi_lua_forget(op->vm, k);
+        psi_lua_wake_all(k);
+        psi_lua_forget(k);
     }
     if (r || op->again) return r;
     if (event == PSOCKET_READ) psi_lua_limit(op, ms ? ms : INT_MAX);
@@ -13219,23 +13264,23 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
-static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
+static void psi_lua_shut(psi_lua_sock *k)
 {
     k->closing = k->lent;
     if (k->lent) return;
-    psi_lua_wake_all(vm, k);
-    psi_lua_forget(vm, k);
+    psi_lua_wake_all(k);
+    psi_lua_forget(k);
     psocket_close(k->s);
 }
 
 /* Calls the function on the stack, with one argument, with k lent: finalizers cannot touch it meanwhile. */
-static int psi_lua_lend(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k, int nresults)
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nresults)
 {
     int status;
     k->lent = 1;
     status = lua_pcall(L, 1, nresults, 0);
     k->lent = 0;
-    if (k->closing) psi_lua_shut(vm, k);
+    if (k->closing) psi_lua_shut(k);
     return status;
 }
 
@@ -13271,7 +13316,7 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     } while (got == PSOCKET_TIMEOUT && !tries++);
     if (got < 0) return psi_lua_stop(L, op, got);
     loan.len = (size_t)got;
-    if (psi_lua_lend(L, op->vm, k, 1) == 0) return 1;
+    if (psi_lua_lend(L, k, 1) == 0) return 1;
     psocket_unrecv(k->s, loan.bytes, loan.len); /* there was no memory: nothing is lost */
     return lua_error(L);
 }
@@ -13421,13 +13466,13 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sock *k = psi_lua_subject(L, op);
-    int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
+    int r = psi_lua_claim(L, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
     op->k = k;
     op->event = op->claims = PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
-    psi_lua_forget(op->vm, k); /* writable is the usual state: it would only be reported once more */
+    psi_lua_forget(k); /* writable is the usual state: it would only be reported once more */
     lua_settop(L, 1);
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
     psocket_geterror(k->s, &e);
@@ -13489,13 +13534,13 @@ static int psi_lua_push_question(lua_State *L)
 }
 
 /* The same, in secure. */
-static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
 {
     int top = lua_gettop(L);
     lua_pushcfunction(L, psi_lua_push_question);
     lua_pushlightuserdata(L, k);
     k->asks = 1;
-    if (psi_lua_lend(L, vm, k, LUA_MULTRET)) return lua_error(L);
+    if (psi_lua_lend(L, k, LUA_MULTRET)) return lua_error(L);
     return lua_gettop(L) - top;
 }
 
@@ -13519,7 +13564,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
         lua_pushnil(L);
         return 1;
     }
-    r = psi_lua_claim(L, op->vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    r = psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE);
     if (!r && begins) r = psi_lua_begin_tls(L, k);
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     op->k = k;
@@ -13527,11 +13572,11 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
     if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
-    psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
+    psi_lua_forget(k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
-        psi_lua_shut(op->vm, k);
+        psi_lua_shut(k);
         lua_pushboolean(L, 0); /* here the spec says false */
         lua_replace(L, -4);
         return 3;
@@ -13715,7 +13760,7 @@ static int psi_lua_answer_question(lua_State *L)
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind != PSOCKET_WANT_SIGNATURE)
         psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
-    else if (psocket_signed(k->s, sig, len)) psocket_signed(k->s, NULL, 0); /* too long for a signature: refused, too */
+    else psocket_signed(k->s, sig, len);
     return 0;
 }
 
@@ -13820,7 +13865,7 @@ static int psi_lua_plan(lua_State *L)
     }
     all.o.timeout_ms = -1;
     if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
-    if (k->asks || psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_READ | PSOCKET_WRITE))
+    if (k->asks || psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE))
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
     if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
@@ -13880,9 +13925,9 @@ static int psi_lua_settings_gc(lua_State *L)
 /*--- the rest of sockets and listeners */
 
 /* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
-static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
+static void psi_lua_looked(const psi_lua_sock *k, int ended)
 {
-    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(psi_lua_here(L), k);
+    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(k);
 }
 
 static int psi_lua_peek(lua_State *L)
@@ -13892,10 +13937,10 @@ static int psi_lua_peek(lua_State *L)
     ptrdiff_t n;
     psi_lua_push_copy(L, psi_lua_here(L), &loan, k);
     n = psocket_peek(k->s, &loan.bytes);
-    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+    psi_lua_looked(k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
     loan.len = (size_t)n;
-    return psi_lua_lend(L, psi_lua_here(L), k, 1) ? lua_error(L) : 1;
+    return psi_lua_lend(L, k, 1) ? lua_error(L) : 1;
 }
 
 static int psi_lua_unrecv(lua_State *L)
@@ -13904,13 +13949,13 @@ static int psi_lua_unrecv(lua_State *L)
     size_t len;
     const char *data = psi_lua_check_string(L, 2, &len);
     int r = psocket_unrecv(k->s, data, len);
-    psi_lua_looked(L, k, 0);
+    psi_lua_looked(k, 0);
     return psi_lua_answer(L, k, r);
 }
 
 static int psi_lua_close(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), (psi_lua_sock *)psi_lua_object(L));
+    psi_lua_shut((psi_lua_sock *)psi_lua_object(L));
     return 0;
 }
 
@@ -13920,7 +13965,7 @@ static int psi_lua_gc(lua_State *L)
     psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     psocket *s = k->s;
     int way;
-    psi_lua_shut(psi_lua_here(L), k);
+    psi_lua_shut(k);
     if (k->lent) return 0;
     for (way = 0; way < 2; way++)
         if (k->waiter[way] && k->waiter[way]->sched) psi_lua_release(k->waiter[way]);
@@ -13974,7 +14019,7 @@ static int psi_lua_isopen(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     int open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
+    psi_lua_looked(k, !open);
     lua_pushboolean(L, open);
     return 1;
 }
@@ -13992,7 +14037,7 @@ static int psi_lua_setyield(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     if (!lua_isboolean(L, 2)) psi_lua_expected(L, 2, "boolean");
-    k->blocks = (uint8_t)!lua_toboolean(L, 2);
+    k->blocks = !lua_toboolean(L, 2);
     return 0;
 }
 
@@ -14002,7 +14047,7 @@ static int psi_lua_hasconnection(lua_State *L)
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
         l->promised = 1;
-        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
+        psi_lua_wake_all(l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
     lua_pushboolean(L, r > 0);
@@ -14106,7 +14151,6 @@ static int psi_lua_listen(lua_State *L)
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
 static int psi_lua_wrap(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     psi_lua_sock *carrier = psi_lua_self(L), *k;
     psi_lua_options all;
     psocket_error e;
@@ -14114,8 +14158,8 @@ static int psi_lua_wrap(lua_State *L)
     psi_lua_socket_options(L, 2, &all, &e);
     if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
-    if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
-    psi_lua_forget(vm, carrier);
+    if (psi_lua_claim(L, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
+    psi_lua_forget(carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
     if (r < 0) return psi_lua_fail(L, r, e.text);
     carrier->s = NULL;
@@ -14145,13 +14189,17 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* Answers with the list at 4, which options.resolve has returned. */
+/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked first. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
     lua_State *L = (lua_State *)user;
-    int i, code = PSOCKET_DNS_NOT_FOUND;
+    int i, n = lua_istable(L, 4) ? (int)PSI_LUA_LENGTH(L, 4) : 0, code = PSOCKET_DNS_NOT_FOUND;
     (void)host;
-    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+    if (lua_isnil(L, 4)) {
+        lua_pushboolean(L, 1);
+        lua_replace(L, 4);
+    }
+    for (i = 1; i <= n; i++) {
         lua_rawgeti(L, 4, i);
         if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
         lua_pop(L, 1);
@@ -14169,17 +14217,16 @@ static int psi_lua_dial(lua_State *L)
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
-    if (lua_istable(L, 4)) {
-        all.o.resolve = psi_lua_resolved;
-        all.o.resolve_user = L;
-    } else if (all.resolve && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
-        lua_pushboolean(L, 0);
-        lua_getfield(L, 3, "resolve");
-        return 2;
-    }
+    if (all.resolve) all.o.resolve = psi_lua_resolved;
+    all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    psocket_free(k->s);
+    k->s = NULL;
+    lua_pushboolean(L, 0);
+    lua_getfield(L, 3, "resolve");
+    return 2;
 }
 
 /*--- the scheduler */
@@ -14187,10 +14234,9 @@ static int psi_lua_dial(lua_State *L)
 /* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
 static void psi_lua_make_core(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
-    S->vm = vm;
+    S->vm = psi_lua_here(L);
     S->ready.next = S->ready.prev = &S->ready;
     S->now.next = S->now.prev = &S->now;
     S->unused.next = S->unused.prev = &S->unused;
@@ -14207,9 +14253,6 @@ static void psi_lua_make_core(lua_State *L)
     lua_pushliteral(L, "_core");
     lua_insert(L, -2);
     lua_rawset(L, 1);
-    S->id = ++vm->ids;
-    S->next = vm->scheds;
-    vm->scheds = S;
 }
 
 /* The scheduler in the table at 1. Pushes it and its own table. */
@@ -14249,8 +14292,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     lua_rawset(L, table);
     psi_lua_unlink(&t->link);
     t->co = lua_tothread(L, co);
-    t->sched = S->id;
-    t->due = INT64_MAX;
+    t->sched = S;
     S->live++;
     return t;
 }
@@ -14259,7 +14301,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
     psi_lua_link link, joiners;
-    psi_lua_wake_ring(S->vm, &t->joiners);
+    psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
     psi_lua_unlink(&t->link);
     psocket_watch_free(t->watch);
@@ -14288,16 +14330,13 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     lua_rawset(L, table);
     psi_lua_clear_task(S, t);
     psi_lua_append(&S->unused, &t->link);
-    if (close && own) psi_lua_shut(S->vm, own);
+    if (close && own) psi_lua_shut(own);
 }
 
 /* Ends a scheduler, at any time. It is at index. */
 static void psi_lua_end_core(lua_State *L, psi_lua_sched *S, int index)
 {
-    psi_lua_sched **at = &S->vm->scheds;
     if (!S->poller) return;
-    while (*at && *at != S) at = &(*at)->next;
-    if (*at) *at = S->next;
     PSI_LUA_GETVALUE(L, index);
     lua_pushnil(L);
     while (lua_next(L, -2)) {
@@ -14343,8 +14382,8 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
-    if (joined) psi_lua_wake_ring(S->vm, &t->joiners);
-    if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    if (joined) psi_lua_wake_ring(&t->joiners);
+    if (t) psi_lua_queue(t, PSI_LUA_WOKEN);
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
     if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
@@ -14377,7 +14416,7 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
     if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
-    if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
     if (n > 0) lua_call(L, n + 2, 0);
     else lua_pop(L, 3);
@@ -14398,7 +14437,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     S->inside--;
     vm->depth--;
     vm->at = outer;
-    if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
+    if ((*t)->co != co) *t = NULL;
     if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
     return status;
 }
@@ -14408,7 +14447,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 {
     lua_State *co = t->co;
     int status, state = psi_lua_state(co);
-    if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
+    if (state == PSI_LUA_RUNNING) psi_lua_queue(t, PSI_LUA_YIELDED); /* by somebody else, for now */
     if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
     if (state != PSI_LUA_SUSPENDED) return;
     psi_lua_release(t);
@@ -14426,7 +14465,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     else if (status != LUA_YIELD) psi_lua_failed(L, S, table, t, co);
     if (status == LUA_YIELD && t) {
         if (t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
-        if (!t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
+        if (!t->waits) psi_lua_queue(t, PSI_LUA_YIELDED);
     }
     lua_pop(L, 1);
 }
@@ -14464,7 +14503,7 @@ static int psi_lua_start(lua_State *L)
     if (own) own->owner = t;
     t->own = own;
     t->bound = (uint8_t)spawn;
-    if (spawn) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    if (spawn) psi_lua_queue(t, PSI_LUA_WOKEN);
     else psi_lua_resume(L, S, table, t, 1);
     return 1;
 }
@@ -14508,22 +14547,23 @@ static int psi_lua_remove(lua_State *L)
 static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
 {
     psi_lua_sock *k = (psi_lua_sock *)e->user;
-    int way, unwanted = 0;
+    psi_lua_task *t;
+    int way, wanted;
     if (!k) return; /* it was taken out meanwhile */
     if (e->user == &S->signals) {
         S->interrupted = 1;
     } else if ((uintptr_t)e->user & 1) { /* no object's address */
-        psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
-        if (!t->waits || t->due == INT64_MAX) return;
-        if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+        t = (psi_lua_task *)(void *)((char *)e->user - 1);
+        if (t->timed) psi_lua_queue(t, PSI_LUA_WOKEN); /* else it waits for something else by now */
     } else {
+        wanted = k->s->watch.events;
         for (way = 0; way < 2; way++) {
-            psi_lua_task *t = k->waiter[way];
+            t = k->waiter[way];
             if (!(e->events & (way + 1))) continue;
-            if (t && t->sched == S->id) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-            else unwanted |= way + 1;
+            if (t && t->sched == S) psi_lua_queue(t, PSI_LUA_WOKEN);
+            else wanted &= ~(way + 1);
         }
-        if (unwanted & k->interest) psi_lua_watch(S, k, k->interest & ~unwanted);
+        if (wanted != k->s->watch.events) psocket_poller_set(S->poller, k->s, wanted, -1, k);
     }
 }
 
@@ -14534,7 +14574,7 @@ static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
     lua_pushnil(L);
     while (lua_next(L, table)) {
         if (lua_isthread(L, -2) && psi_lua_state(lua_tothread(L, -2)) == PSI_LUA_DEAD)
-            psi_lua_queue(S, (psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
+            psi_lua_queue((psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
         lua_pop(L, 1);
     }
 }
@@ -14643,7 +14683,7 @@ static int psi_lua_push(lua_State *L)
     lua_pushvalue(L, 2);
     lua_rawseti(L, -2, (int)((q->first + q->count) & INT_MAX));
     q->count++;
-    psi_lua_wake_ring(psi_lua_here(L), &q->ring);
+    psi_lua_wake_ring(&q->ring);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -14653,7 +14693,7 @@ static int psi_lua_push(lua_State *L)
 static int psi_lua_queue_close(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
-    psi_lua_wake_ring(psi_lua_here(L), &q->ring);
+    psi_lua_wake_ring(&q->ring);
     if (psi_lua_named(L, "__gc")) q->ring.prev = NULL;
     else q->closed = 1;
     return 0;
