@@ -11241,16 +11241,19 @@ static int psi_poll_look(psocket_watch *w)
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
+   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. 0, or
+   the first error: one that fails silences no other. */
 static int psi_poll_look_hot(psocket_poller *p, int room)
 {
     int r = 0;
     psi_link_in(&p->hot, &p->end);
-    while (p->hot.next != &p->end && p->given_count < room && !r) {
+    while (p->hot.next != &p->end && p->given_count < room) {
         psi_link *first = p->hot.next;
+        int e;
         psi_link_out(first);
         psi_link_in(&p->hot, first);
-        r = psi_poll_look((psocket_watch *)(void *)first);
+        e = psi_poll_look((psocket_watch *)(void *)first);
+        if (!r) r = e;
     }
     psi_link_out(&p->end);
     return r;
@@ -11312,8 +11315,7 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-    if (r) return r;
+    int i, n, e, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
@@ -11326,7 +11328,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
         w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
-    if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
+    if (n && (e = psi_poll_look_hot(p, PSI_EVENTS)) != 0) r = e;
     if (p->given_count) return r;
     *now = psi_os_now();
     psi_poll_times(p, *now);
