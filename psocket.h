@@ -6450,7 +6450,7 @@ struct psi_hs {
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
-    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t now;                 /* when it began, or the message at hand came: certificates and sessions are judged by that */
     int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6716,7 +6716,6 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
         if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
-    psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
     if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
     memcpy(h->name, name.p, name.n);
@@ -6915,7 +6914,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 /* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 33, 0, 1, 32, 0};
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
@@ -6968,7 +6967,7 @@ static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 1, 0), shares) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
       PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
@@ -7023,7 +7022,8 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
     else psi_write_close(w, list, 2);
 }
 
-/* One extension: 0, or an alert. A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+/* One extension: 0, or an alert. A client gets only what it asked for, but a cookie; in a request what is unknown is ignored,
+   and what is known but not for it is not (RFC 8446 4.2). */
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
@@ -7032,7 +7032,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
     if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
-        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+        return !offer ? PSI_ALERT_UNSUPPORTED_EXTENSION : i < PSI_EXT_COUNT ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
     if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
@@ -7190,7 +7190,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->offered = 0;
+    psi_free(h->name); /* what a first hello said counts no more */
+    h->name = NULL;
+    h->alpn = psi_none;
+    h->offered = h->limit = h->fragment = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -8686,7 +8689,9 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed)
+        return o->schemes.n ? psi_server_nothing(h, "no signature algorithm")
+               : psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello lacks signature_algorithms"); /* RFC 8446 4.2.3 */
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
@@ -8727,7 +8732,6 @@ static int psi_server_complete(psi_hs *h, const psi_offer *o)
     if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
     else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
@@ -8740,6 +8744,7 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    h->proven = h->now + PSI_SESSION_MOST;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
@@ -8905,6 +8910,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->message = p;
         h->rest = left - size;
         h->next = row + 1;
+        h->now = psi_tls_now(h->tls); /* the peer may have taken its time */
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
         if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);

@@ -31,9 +31,9 @@ static double hello(size_t shares, size_t groups, size_t group)
     fill(&m, groups - 1, 0x7777, 2);
     kit_number(&m, group, 2);
     kit_number(&m, 51, 2);
-    kit_number(&m, 4 * shares + 2, 2);
-    kit_number(&m, 4 * shares, 2);
-    fill(&m, shares, group << 16, 4);
+    kit_number(&m, 5 * shares + 2, 2);
+    kit_number(&m, 5 * shares, 2);
+    fill(&m, shares, group << 24 | 0x100, 5);
     m.p[list] = (uint8_t)((m.n - list - 2) >> 8);
     m.p[list + 1] = (uint8_t)(m.n - list - 2);
     kit_handshake(&all, 1, m.p, m.n);
