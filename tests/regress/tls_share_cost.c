@@ -57,8 +57,8 @@ TEST(as_many_shares_as_groups)
     double few, many;
     hello(100, 200, 29); /* warms up */
     for (i = 0; i < 3; i++) {
-        few = hello(8000, 100, groups[i]) + hello(100, 16000, groups[i]) + 0.001;
-        many = hello(8000, 16000, groups[i]);
+        few = hello(6000, 100, groups[i]) + hello(100, 16000, groups[i]) + 0.001;
+        many = hello(6000, 16000, groups[i]);
         if (many > 8 * few) check_fail(__FILE__, __LINE__, "group %d: %.4f s, of which the parts cost %.4f s", (int)groups[i], many, few);
     }
 }
