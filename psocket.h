@@ -234,7 +234,7 @@ typedef struct psocket_options {
     int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: the system's choice */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -383,7 +383,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
    is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
 /* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
@@ -415,7 +415,8 @@ PSOCKET_API int psocket_flush(psocket *s);
 /* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
    next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
    once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
+   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -572,14 +573,14 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out);
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
-   handshaking. Cheap when nothing changes. */
+   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
+   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
    have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
    Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
@@ -2668,6 +2669,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
     r = psi_os_why(os);
+    if (*os == EEXIST) return PSOCKET_BUSY;
     return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
 }
 
@@ -10026,8 +10028,7 @@ static void psi_watch_leave(psocket_watch *w)
 #define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
 
 enum psi_state {
-    PSI_RESOLVING,   /* dial is set: its host is being looked up */
-    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_DIALLING,    /* dial is set: its host is being looked up, or attempts are under way */
     PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
     PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
     PSI_LISTENING,   /* listen is set: connections come */
@@ -10054,13 +10055,13 @@ enum psi_news {
 /* A connection being made. */
 typedef struct psi_dial {
     psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int next, live, port, code, os;
+    int next, live, port;
     int64_t next_at;
     psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
-    size_t said;
+    const psi_role *role;   /* of one; NULL: there can be none */
     struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
-    char why[400];          /* each address that failed, and its reason */
+    psocket_error why;      /* each address that failed, and its reason */
 } psi_dial;
 
 /* What a listener has besides. */
@@ -10087,7 +10088,8 @@ typedef struct psi_secure {
 struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
-    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
+    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1, secured : 1;
+    unsigned carries : 1; /* another one, which stands in watch.user: a carrier is in no poller */
     unsigned polled : 1; /* who calls waits in the poller then: no need to ask the system twice in a turn */
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
@@ -10096,19 +10098,18 @@ struct psocket {
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
     union {
-        psi_dial *dial;     /* in PSI_RESOLVING and PSI_CONNECTING */
+        psi_dial *dial;     /* in PSI_DIALLING */
         psi_hs *hs;         /* in PSI_HANDSHAKING */
         psi_listen *listen; /* with `listens`, closed or not */
-        psi_secure *tls;    /* in all others; NULL: plain */
+        psi_secure *tls;    /* with `secured`, likewise */
+        const psi_role *role; /* in all others: of a TLS handshake; NULL: there can be none */
     } of;
     psi_ring ring;
     uint32_t limit;
     uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
     int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
                             is over; 0: none waits, or for ever */
-    psocket *above;      /* the socket that this one carries, if any */
     psocket_error *error; /* details of what code says; NULL: there are none */
-    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
     size_t sent;
     psi_addr peer;
     psocket_watch watch;
@@ -10128,7 +10129,12 @@ static psi_hs *psi_sock_hs(const psocket *s)
 
 static psi_secure *psi_sock_tls(const psocket *s)
 {
-    return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
+    return PSI_TLS && s->secured ? s->of.tls : NULL;
+}
+
+static psocket *psi_sock_above(const psocket *s)
+{
+    return s->carries ? (psocket *)s->watch.user : NULL;
 }
 
 static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
@@ -10160,7 +10166,7 @@ static void psi_until(int *ms, int64_t due) { psi_lower_ms(ms, due - psi_os_now(
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
 static void psi_sock_unwatch(psocket *s)
 {
-    for (; s; s = s->above)
+    for (; s; s = psi_sock_above(s))
         if (s->watch.poller) s->watch.poller->unwatch(&s->watch);
 }
 
@@ -10180,37 +10186,41 @@ static int psi_sock_late(const psocket *s, int way)
 /* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    for (; s; s = s->above)
+    for (; s; s = psi_sock_above(s))
         if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
 
-/* Notes what happened to s: code, the system's number, and a sentence (NULL: the code's own text). Returns code. */
-PSI_PRINTF(4, 5)
-static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
+/* Where more is to be said of what happened to s: code. NULL if there is no memory. */
+static psocket_error *psi_sock_error(psocket *s, int code)
 {
-    va_list ap;
-    if (s->code == code && !format && (!s->error || s->error->os_error == os))
-        return code; /* as before: leave it */
     s->code = (short)code;
-    if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
-    if (!s->error) return code;
+    return s->error;
+}
+
+/* Notes what happened to s: a code with a sentence, */
+static int psi_sock_say(psocket *s, int code, const char *why)
+{
+    return psi_err_alert(psi_sock_error(s, code), code, -1, "%s", why);
+}
+
+/* or with the system's number (0: none; what was said of it stays). Return code. */
+static int psi_sock_note(psocket *s, int code, int os)
+{
+    if (s->code == code && !os) return code;
+    s->code = (short)code;
+    if (s->error) s->error->code = s->error->os_error = 0; /* of something else */
+    if (!os || !psi_sock_error(s, code)) return code;
     psi_err_set(s->error, code, os, psocket_strerror(code));
-    va_start(ap, format);
-    if (format) vsnprintf(s->error->text, sizeof s->error->text, format, ap);
-    else if (code == PSOCKET_OS) psi_err_why(s->error);
-    va_end(ap);
+    if (code == PSOCKET_OS) psi_err_why(s->error);
     return code;
 }
 
-static int psi_sock_note_error(psocket *s, const psocket_error *e)
+static void psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = (short)e->code;
-    if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
-    if (s->error) *s->error = *e;
-    return e->code;
+    if (psi_sock_error(s, e->code)) *s->error = *e;
 }
 
 /*--- the transport: a descriptor */
@@ -10308,7 +10318,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    psi_dns_release(d->names);
+    if (d->names) psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10324,7 +10334,6 @@ static void psi_sock_drop(psocket *s, int state)
         psi_rec_free(s->of.tls->rec);
         s->of.tls->rec = NULL;
     }
-    if (s->state < PSI_OPEN) s->of.tls = NULL;
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
     s->state = (uint8_t)state;
@@ -10345,9 +10354,8 @@ static int psi_sock_end(psocket *s, int code)
 
 static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
 {
-    if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
-    if (psi_is_wait(r)) return r;
-    return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
+    if (r >= 0 && (size_t)r > most) return PSOCKET_INVALID;
+    return r <= PSOCKET_CODE_END || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE ? (ptrdiff_t)PSOCKET_OS : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10366,7 +10374,7 @@ static int psi_sock_cannot_put(psocket *s, int code, int os)
     if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
     psi_sock_out_free(s);
     s->end_out = (short)code;
-    return psi_sock_note(s, code, os, NULL);
+    return psi_sock_note(s, code, os);
 }
 
 /* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
@@ -10391,7 +10399,7 @@ static int psi_sock_flush(psocket *s)
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
-    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os); /* nothing is lost: try again */
     return psi_sock_cannot_put(s, (int)n, os);
 }
 
@@ -10552,7 +10560,7 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
     else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
-    if (!s->broken) psi_sock_note(s, code, os, NULL);
+    if (!s->broken) psi_sock_note(s, code, os);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
@@ -10565,7 +10573,7 @@ static int psi_sock_fill(psocket *s)
     if (s->end_in) return s->end_in;
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
-    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    if ((r = psi_sock_reserve(s, room)) != 0) return r;
     got = psi_sock_answered(s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os), want);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
@@ -10575,7 +10583,7 @@ static int psi_sock_fill(psocket *s)
     psi_sock_relax(s);
     if (psi_is_wait(got)) return PSOCKET_WANT_READ;
     if (got == PSOCKET_NOMEM || s->udp)
-        return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+        return psi_sock_note(s, (int)got, os); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
@@ -10594,7 +10602,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     if (r) return r;
     while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN)
         n /= 2;
-    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (r) return r;
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
 }
@@ -10604,9 +10612,9 @@ static int psi_sock_may_send(psocket *s, size_t n)
 {
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
-    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
-    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+    if (s->end_out) return psi_sock_say(s, PSOCKET_CLOSED_HERE, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_say(s, PSOCKET_INVALID, "nobody to send to yet: call setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_say(s, PSOCKET_INVALID, "too many bytes") : 0;
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
@@ -10623,7 +10631,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     r = psi_sock_put(s, data, n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0)
-        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
     if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
@@ -10638,13 +10646,13 @@ static int psi_sock_finish(psocket *s)
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
-            return psi_sock_note(s, r, 0, NULL);
+            return r;
         s->end_out = PSI_FINISHING;
     }
     if ((r = psi_sock_flush(s)) != 0 || !s->end_out) return r;
     r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
+    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os);
     s->end_out = PSOCKET_CLOSED_HERE;
     return 0;
 }
@@ -10655,32 +10663,34 @@ static int psi_sock_finish(psocket *s)
 static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 {
     const psi_addr *a = &d->names->addrs[index];
-    char where[80] = "", text[128];
-    int n;
-    d->code = code;
-    d->os = os;
+    psocket_error *e = &d->why;
+    const char *by = e->code ? "; " : ": ";
+    char where[80] = "";
+    size_t n;
+    if (!e->code) psi_err_alert(e, code, -1, "cannot connect to \"%.255s\"", d->names->host);
+    e->code = code;
+    e->os_error = os;
     if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
-    n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
-                 os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
-    if (n > 0) d->said += (size_t)n;
-    if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", *where ? by : "", where);
+    psi_err_why(e);
 }
 
 /* Attempt i has reached the peer. */
 static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
-    psi_hs *hs = d->hs;
-    psocket_fd fd = d->tries[i].fd;
-    d->tries[i].fd = -1;
     s->peer = d->names->addrs[d->tries[i].index];
-    psi_dial_free(d);
-    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
-    s->of.hs = hs;
+    psi_sock_on_fd(s, d->tries[i].fd, s->peer.family, &psi_transport_fd);
+    d->tries[i].fd = -1;
+    s->of.role = d->role;
     s->due[0] = 0;
-    if (!hs) return 0;
-    s->state = PSI_HANDSHAKING;
-    psi_sock_clock(s, 0);
+    if (d->hs) {
+        s->of.hs = d->hs;
+        s->state = PSI_HANDSHAKING;
+        psi_sock_clock(s, 0);
+    }
+    psi_dial_free(d);
     return 0;
 }
 
@@ -10714,9 +10724,13 @@ static int psi_dial_try(psocket *s, int64_t now)
 /* Nothing is left to try, or no time. */
 static int psi_dial_lost(psocket *s)
 {
-    psi_dial *d = s->of.dial;
-    int code = d->code;
-    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
+    psi_sock_note_error(s, &s->of.dial->why);
+    return psi_sock_end(s, s->code);
+}
+
+static int psi_dial_unresolved(psocket *s, int code, int os)
+{
+    psi_err_os(psi_sock_error(s, code), code, os, "cannot resolve \"%.255s\"", s->of.dial->names->host);
     return psi_sock_end(s, code);
 }
 
@@ -10731,20 +10745,14 @@ static int psi_dial_step(psocket *s)
     psi_dial *d = s->of.dial;
     int64_t now;
     int i, os = 0, code;
-    if (s->state == PSI_RESOLVING) {
-        if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
-        if ((code = d->names->code) != 0) {
-            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
-        s->state = PSI_CONNECTING;
-    }
+    if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
+    if (d->names->code) return psi_dial_unresolved(s, d->names->code, d->names->os);
+    for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     now = psi_os_now();
     for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
         if (i == d->live) {
-            if (psi_dial_try(s, now)) i++; /* it is under way */
+            i += psi_dial_try(s, now);
             continue;
         }
         code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
@@ -10762,20 +10770,18 @@ static int psi_dial_step(psocket *s)
 }
 
 /* What it waits for, as psocket_pollset has it. */
-static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (state == PSI_RESOLVING) {
-        int wait = psi_dns_ms(d->names);
-        if (wait >= 0) psi_lower_ms(ms, wait);
-        if (d->names->bell[0] == -1 || cap < 1) return 0;
+    int n = 0, wait = psi_dns_ms(d->names);
+    if (wait > 0) psi_lower_ms(ms, wait);
+    if (wait && d->names->bell[0] != -1 && cap > 0) {
         fds[0].fd = d->names->bell[0];
-        fds[0].events = PSOCKET_READ;
-        return 1;
+        fds[n++].events = PSOCKET_READ;
     }
-    for (i = 0; i < d->live && n < cap; i++) {
-        fds[n].fd = d->tries[i].fd;
-        fds[n++].events = PSOCKET_WRITE;
+    if (wait) return n;
+    for (; n < d->live && n < cap; n++) {
+        fds[n].fd = d->tries[n].fd;
+        fds[n].events = PSOCKET_WRITE;
     }
     if (psi_dial_more(d)) psi_until(ms, d->next_at);
     return n;
@@ -10786,11 +10792,11 @@ static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
     int i = 0;
-    if (s->state != PSI_CONNECTING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out %s%.255s", d ? "while resolving " : "during the TLS handshake",
-                      d ? d->names->host : "");
+    if (!d) {
+        psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
+    if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
     do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
     return psi_dial_lost(s);
 }
@@ -10800,8 +10806,8 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
-    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
+    if (code == PSOCKET_TRUNCATED) return psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
+    return psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
 }
 
 /* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
@@ -10837,10 +10843,11 @@ static int psi_sock_hear(psocket *s)
 static int psi_sock_secured(psocket *s)
 {
     psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
-    if (!t) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
+    if (!t) return psi_sock_end(s, PSOCKET_NOMEM);
     psi_hs_finish(s->of.hs, &t->rec, &t->info);
     psi_hs_free(s->of.hs);
     s->of.tls = t;
+    s->secured = 1;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
@@ -10878,11 +10885,11 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psi_hs *hs = NULL;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
-        return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+        return PSOCKET_PLAINTEXT;
     if (!tls && s->side == PSOCKET_SERVER) {
         r = psi_err_code(&e, PSOCKET_TLS_NO_IDENTITY);
     } else if ((r = psi_tls_meant(&tls, &e)) == 0) {
-        r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+        r = psi_hs_new(&hs, d ? d->role : s->of.role, tls, name, d ? d->port : s->peer.port, &e);
         psocket_tls_free(tls);
     }
     if (r) { /* ended, lest a caller who does not look sends in the clear */
@@ -10916,7 +10923,7 @@ static int psi_listen_ready(psocket *s)
         return 1;
     }
     l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    return r == PSOCKET_WANT_READ ? 0 : psi_err_os(psi_sock_error(s, r), r, os, "cannot accept");
 }
 
 /* The listener s is closed. */
@@ -10949,8 +10956,7 @@ static int psi_sock_ready(const psocket *s, int events)
     const uint8_t *p;
     int ready = 0;
     switch (s->state) {
-    case PSI_RESOLVING:
-    case PSI_CONNECTING:
+    case PSI_DIALLING:
         return 0;
     case PSI_HANDSHAKING: /* does it wait for the application? */
         return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
@@ -10983,9 +10989,8 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
-    case PSI_RESOLVING:
-    case PSI_CONNECTING:
-        return psi_dial_wants(s->of.dial, s->state, fds, cap, ms);
+    case PSI_DIALLING:
+        return psi_dial_wants(s->of.dial, fds, cap, ms);
     case PSI_LISTENING:
         return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
     case PSI_HANDSHAKING:
@@ -11068,7 +11073,7 @@ static void psi_sock_free(psocket *s)
     psi_ring_free(&s->ring);
     if (psi_sock_info(s)) psi_free(s->of.tls->info);
     if (s->listens) psi_free(s->of.listen->path);
-    psi_free(s->of.tls); /* or what stands there */
+    if (s->listens || s->secured) psi_free(s->of.tls); /* or of.listen */
     psi_free(s->error);
     psi_free(s);
 }
@@ -11110,7 +11115,7 @@ static int psi_wrap_finish(void *user, int *os)
 
 static void psi_wrap_close(void *user)
 {
-    ((psocket *)user)->above = NULL;
+    ((psocket *)user)->carries = 0;
     psi_sock_free((psocket *)user);
 }
 
@@ -11132,7 +11137,7 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->watch.is_sock = 1;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
-    s->role = role;
+    s->of.role = role;
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
@@ -11192,18 +11197,25 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+#ifdef PSI_OS_EPOLL
+#define psi_poll_taken(w, fd) 0 /* epoll tells */
+#else
+/* Does the poller watch the descriptor that w is to watch for another? kqueue would forget the other. */
+static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
+{
+    const psocket_poller *p = w->poller;
+    int i = 0;
+    while (i < p->count && (p->heap[i] == w || p->heap[i]->one.fd != fd || !p->heap[i]->one.events)) i++;
+    return i < p->count;
+}
+#endif
+
+/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
-    w->fired = 0;
-    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
-    psi_link_out(&w->link);
-    if (ready) psi_poll_report(w, ready);
-    if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
+    int i, k, r = 0, n = 1, ms = -1;
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
@@ -11214,9 +11226,24 @@ static int psi_poll_look(psocket_watch *w)
         fds[k].events |= fds[i].events;
         fds[i--] = fds[--n];
     }
-    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
+}
+
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
+{
+    psocket *s = psi_poll_sock(w);
+    int fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
+    psi_link_out(&w->link);
+    if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
+    return psi_poll_arm(w, ready);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
@@ -11349,21 +11376,25 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
 
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    int other = s && s->watch.poller && s->watch.poller != p;
+    int r, other = s && s->watch.poller && s->watch.poller != p;
     if (!s) return PSOCKET_INVALID;
     if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
+        return psi_sock_say(s, PSOCKET_INVALID, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
         if (other || !s->watch.poller) return 0;
         psi_sock_flush(s); /* nobody will do it later */
         if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
-    if (other || s->above)
-        return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    if (other || s->carries)
+        return psi_sock_say(s, PSOCKET_BUSY, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0);
     psi_poll_want(&s->watch, events, timeout_ms, user);
+    if (!s->watch.one.events && !s->watch.more && (r = psi_poll_arm(&s->watch, 0)) != 0) {
+        psi_watch_leave(&s->watch);
+        return psi_sock_note(s, r, 0);
+    }
     psi_check_poller(p);
     return 0;
 }
@@ -11371,8 +11402,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
 {
     psocket_watch *w = out ? *out : NULL;
-    psocket_pollfd one;
-    int r = 0, os, fresh = !w;
+    int r, os, fresh = !w;
     if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
         return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
@@ -11381,19 +11411,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events)
+    if (w->one.fd != fd || w->one.events == events)
         psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
-    one.fd = fd;
-    one.events = events;
-    r = psi_watch_set(w, &one, 1);
-    if (r) {
-        if (fresh) psocket_watch_free(w);
-        return r;
-    }
-    *out = w;
+    w->one.fd = fd;
     psi_poll_want(w, events, timeout_ms, user);
+    r = psi_poll_arm(w, 0);
+    if (!r) *out = w;
+    else if (fresh) psocket_watch_free(w);
+    else psi_poll_want(w, 0, -1, user);
     psi_check_poller(p);
-    return 0;
+    return r;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
@@ -11466,47 +11493,40 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (end != INT64_MAX) psi_until(&ms, end);
     if (n >= 0) n = psi_os_poll(fds, n, ms, &os);
-    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    if (n < 0) return psi_sock_note(s, n, os);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
-    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0);
     if (s->watch.poller) s->watch.poller->tell(&s->watch);
     psi_check_sock(s);
     return r;
-}
-
-static int psi_public_wrong(psocket *s, const char *why)
-{
-    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
-    if (s->listens) return psi_public_wrong(s, "a listener moves no data");
-    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    if (s->listens) return psi_sock_say(s, PSOCKET_INVALID, "a listener moves no data");
+    if (!ok) return psi_sock_say(s, PSOCKET_INVALID, "a NULL pointer, or nothing asked for");
     return 0;
 }
 
-/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
-   is the answer. The time of an operation begins with the first try that has to wait. */
+/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting;
+   0: that is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
 {
-    if (s->state < PSI_OPEN) return 0;
-    if (!psi_is_wait(*r)) {
-        s->due[way] = 0;
-        return 0;
+    int open = s->state >= PSI_OPEN; /* else psi_sock_step looks after the time */
+    if (open && psi_is_wait(*r)) {
+        if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+        psi_sock_clock(s, way);
+        if (psi_sock_late(s, way)) *r = PSOCKET_TIMEOUT;
     }
-    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
-    psi_sock_clock(s, way);
-    if (psi_sock_late(s, way)) {
-        s->due[way] = 0;
-        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+    if (!psi_is_wait(*r)) {
+        if (open) s->due[way] = 0;
         return 0;
     }
     if (s->nonblocking) return 0;
@@ -11515,17 +11535,20 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
     return *r >= 0;
 }
 
-/* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
+/* Is s out of dialling and handshaking? 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    while (s->state < PSI_OPEN) {
-        int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN)
-            return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
-        if (s->nonblocking || !psi_is_wait(r)) return r;
-        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
-    }
-    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
+    int r = s->state < PSI_OPEN ? psi_sock_step(s) : 0;
+    if (s->state == PSI_OPEN && r == PSOCKET_CLOSED) return 0; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? (int)PSOCKET_CLOSED_HERE : r;
+}
+
+/* Gets it there. */
+static int psi_public_open(psocket *s)
+{
+    ptrdiff_t r;
+    do r = psi_public_settle(s); while (psi_public_again(s, &r, 0));
+    return (int)r;
 }
 
 /*--- making sockets */
@@ -11565,8 +11588,9 @@ static int psi_public_settings(psi_os_settings *set, psocket **out, int side, co
 /* NULL, or what is wrong with the host and port to connect to. */
 static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
-    if (!host || !*host) return "no host given";
-    if (!psi_addr_path(host)) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    const char *path = host ? psi_addr_path(host) : NULL;
+    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path)) return "no host, or one that is too long";
+    if (!path) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
     return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
@@ -11587,20 +11611,20 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
+    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, NULL);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
-    if (s) psi_sock_clock(s, 0);
-    r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
-    if (r) {
-        psi_free(d);
-        psi_sock_free(s);
-        return r == PSOCKET_NOMEM ? psi_err_code(set.opt.error, r) : psi_err_os(set.opt.error, r, 0, "bad host");
+    if (!d) {
+        psi_free(s);
+        return psi_err_code(set.opt.error, PSOCKET_NOMEM);
     }
     d->port = port;
+    d->role = PSI_CLIENT;
     d->set = set;
     s->of.dial = d;
-    s->state = PSI_RESOLVING;
-    r = psi_public_settle(s);
+    s->state = PSI_DIALLING;
+    psi_sock_clock(s, 0);
+    r = psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user);
+    r = r ? psi_sock_note(s, r, 0) : psi_public_open(s);
     if (!r || psi_is_want(r)) {
         *out = s;
         return 0;
@@ -11787,14 +11811,15 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     psocket_error *e = opt ? opt->error : NULL;
     int r;
     if (out) *out = NULL;
-    if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
+    if (!c || c->udp || c->carries || c->listens || c->state == PSI_CLOSED)
         return psi_err_os(e, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN || c->watch.poller)
         return psi_err_os(e, PSOCKET_BUSY, 0, "the carrier is not connected yet, or in a poller");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
-    c->above = *out;
+    c->carries = 1;
+    c->watch.user = *out;
     c->nonblocking = 1;
     c->due[0] = c->due[1] = 0;
     return 0;
@@ -11815,7 +11840,7 @@ static int psi_public_accept(psocket *s, psocket **out)
     r = psi_os_set(c->fd, c->family, 0, &l->set, &os);
     if (r) {
         psi_sock_free(c);
-        return psi_sock_note(s, r, os, NULL);
+        return psi_sock_note(s, r, os);
     }
     *out = c;
     return 0;
@@ -11827,7 +11852,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listens || !out)
-        return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
+        return psi_sock_say(s, PSOCKET_INVALID, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
@@ -11838,7 +11863,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->listens) return psi_public_wrong(s, "only a listener has connections");
+    if (!s->listens) return psi_sock_say(s, PSOCKET_INVALID, "only a listener has connections");
     return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
@@ -11847,8 +11872,9 @@ PSOCKET_API int psocket_hasconnection(psocket *s)
 /* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
 static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    int r;
-    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    int r = psi_public_settle(s);
+    if (r) return r;
+    if (psi_sock_late(s, 1)) return PSOCKET_TIMEOUT; /* whatever would still go */
     while (s->sent < len || !len) {
         ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : "", len - s->sent);
         if (n < 0 || s->nonblocking || s->udp) return n;
@@ -11864,8 +11890,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     ptrdiff_t r = psi_public_begin(s, data || !len);
     if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) == 0)
-        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
     return psi_public_answer(s, r);
 }
 
@@ -11874,12 +11899,10 @@ static int psi_public_finish(psocket *s, int shut)
 {
     ptrdiff_t r = psi_public_begin(s, 1);
     if (r) return (int)r;
-    r = psi_public_settle(s);
-    if (r) return (int)psi_public_answer(s, r);
-    if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (s->end_out >= 0 && psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-        else r = psi_sock_finish(s);
+        r = psi_public_settle(s);
+        if (!r && shut && !s->end_out) s->end_out = PSI_ENDING;
+        if (!r) r = s->end_out >= 0 && psi_sock_late(s, 1) ? (int)PSOCKET_TIMEOUT : psi_sock_finish(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
@@ -11944,8 +11967,8 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
     int r = psi_public_begin(s, data || !len);
     if (r) return r;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (psi_sock_hs(s)) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (psi_sock_hs(s)) return psi_sock_say(s, PSOCKET_BUSY, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
     s->news = PSI_NEWS;
@@ -11957,7 +11980,7 @@ PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && n)) != 0) return r;
-    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    if (n > PSI_RING_MAX / 2) return psi_sock_say(s, PSOCKET_LIMIT, "read of more than 1 GB");
     do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
     if (r == 1) {
         psi_ring_join(&s->ring, (uint32_t)n);
@@ -11972,7 +11995,7 @@ static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max
     uint32_t m = (uint32_t)strlen(delimiter), end;
     while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
         ptrdiff_t r;
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if (s->ring.bytes >= max) return psi_sock_say(s, PSOCKET_LIMIT, "no delimiter within the limit");
         if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
     }
     return (ptrdiff_t)end;
@@ -11985,7 +12008,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > PSI_RING_MAX / 2) max = PSI_RING_MAX / 2;
     if (strlen(delimiter) > max)
-        return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+        return psi_sock_say(s, PSOCKET_LIMIT, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
     if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
     return psi_public_answer(s, r);
@@ -12008,18 +12031,18 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     int r;
     if (!s) return PSOCKET_INVALID;
-    if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
-    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
-    if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
+    if (s->listens) return psi_sock_say(s, PSOCKET_INVALID, "a listener speaks no TLS");
+    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0);
+    if (s->udp) return psi_sock_say(s, PSOCKET_UNSUPPORTED, "TLS is for stream sockets only");
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
-        if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return r;
+        if (!PSI_TLS) return (int)psi_public_answer(s, psi_sock_end(s, PSOCKET_UNSUPPORTED));
+        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return (int)psi_public_answer(s, r);
     }
-    return (int)psi_public_answer(s, psi_public_settle(s));
+    return (int)psi_public_answer(s, psi_public_open(s));
 }
 
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
@@ -12027,7 +12050,7 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
     const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(psi_sock_hs(s)) : NULL;
     if (q) memset(q, 0, sizeof *q);
     if (!s) return PSOCKET_INVALID;
-    if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
+    if (!asked || !q) return psi_sock_say(s, PSOCKET_INVALID, "no place for the question, or none is asked");
     *q = *asked;
     return 0;
 }
@@ -12036,7 +12059,7 @@ PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code))
-        return psi_public_wrong(s, "no decision is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no decision is asked for");
     return 0;
 }
 
@@ -12044,7 +12067,7 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
-        return psi_public_wrong(s, "no signature is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no signature is asked for");
     return 0;
 }
 
@@ -12053,11 +12076,11 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_rec(s) || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    if (!psi_sock_rec(s) || !label || !out || !n) return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
     r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
-        return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
-    return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
+        return psi_sock_say(s, PSOCKET_UNSUPPORTED, "exporting needs TLS 1.3 or the extended master secret");
+    return r < 0 ? psi_sock_say(s, PSOCKET_INVALID, "this label, context and length cannot be exported") : r;
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
@@ -12124,7 +12147,6 @@ static int psi_public_redirect(psocket *s, const char *ip, int port)
     s->of.dial->names = names;
     s->of.dial->port = port;
     s->of.dial->next = 0;
-    s->state = PSI_RESOLVING;
     r = psi_sock_step(s);
     return psi_is_wait(r) ? 0 : r;
 }
@@ -12134,17 +12156,18 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     psi_addr a;
     int os = 0, r;
     if (!s) return PSOCKET_INVALID;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (!s->udp) return psi_sock_say(s, PSOCKET_UNSUPPORTED, "setpeer is for UDP sockets");
     if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port: \"%.80s\", %d", ip ? ip : "", port);
+        return psi_err_alert(psi_sock_error(s, PSOCKET_INVALID), PSOCKET_INVALID, -1, "not an address and port: \"%.80s\", %d",
+                             ip ? ip : "", port);
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
     if (s->io == &psi_transport_fd) {
-        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
+        if (a.family != s->family) return psi_sock_say(s, PSOCKET_INVALID, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
-        if (r) return psi_sock_note(s, r, os, NULL);
+        if (r) return psi_sock_note(s, r, os);
     }
     s->peer = a;
     return 0;
@@ -12207,7 +12230,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
-        return psi_public_wrong(s, "no events, or unknown ones");
+        return psi_sock_say(s, PSOCKET_INVALID, "no events, or unknown ones");
     for (;;) {
         ready = psi_sock_look(s, calls, 0, 0);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
@@ -12221,7 +12244,7 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
     int n;
     if (!s) return PSOCKET_INVALID;
     if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
-        return psi_public_wrong(s, "no place for the answer, or unknown events");
+        return psi_sock_say(s, PSOCKET_INVALID, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
     if (n < 0) return (int)psi_public_answer(s, n);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
