@@ -287,7 +287,7 @@ typedef struct psocket_tls_options {
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
     const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
                                     them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
@@ -5811,11 +5811,10 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
     int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
-    if (!in->len && strict) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
     if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -5847,15 +5846,18 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
-static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
+   only (RFC 8449 4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
-    if (!hidden) return PSI_ALERT_NONE;
-    while (in->len && !in->data[in->len - 1]) in->len--;
-    in->type = in->len ? in->data[--in->len] : 0;
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
-           : PSI_ALERT_UNEXPECTED_MESSAGE;
+    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (hidden) {
+        while (in->len && !in->data[in->len - 1]) in->len--;
+        in->type = in->len ? in->data[--in->len] : 0;
+        if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    }
+    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5891,14 +5893,13 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, ours, alert;
+    int sealed, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
-    hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
@@ -5912,7 +5913,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, hidden);
+    alert = psi_rec_content(r, in, sealed);
     if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
@@ -7238,6 +7239,12 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
     return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
 }
 
+/* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
+static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
+{
+    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
+}
+
 /* --- questions and signatures --------------------------------------------- */
 
 /* NULL: out of memory, and the handshake has failed. */
@@ -7832,7 +7839,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
+   which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7841,7 +7849,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
     uint8_t key[PSI_TICKET_KEY] = {0};
     uint32_t i;
     int code = 0;
-    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    if (keys->n && (given->n || (age > -PSI_SESSION_MOST && age < PSI_TICKET_RENEWAL))) return 0;
     for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
     if (!given->n) {
         code = psi_os_entropy(key, sizeof key);
@@ -7955,12 +7963,17 @@ static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
     return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
+/* Is there something to offer, for a peer that proved who it is? */
+static int psi_session_usable(const psi_session *s)
+{
+    return s->flags & PSI_SESSION_PEER && s->ticket.n && s->ticket.n <= PSI_SESSION_LONGEST;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (psi_session_time(s, now, lifetime)) return;
+    if (!psi_session_usable(s) || psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -8006,7 +8019,7 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
+            s.endpoint = psi_read_of(digest, psi_auth_endpoint(leaf, digest));
     }
     if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
@@ -9160,7 +9173,6 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     uint32_t at = 0;
     uint8_t *count;
     int alert = 0;
-    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9195,7 +9207,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
-        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        why = "the peer sent a malformed alert";
         if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
         else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
@@ -9387,8 +9399,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
-                                       psi_none, to->endpoint);
+    to->endpoint_len = psi_auth_endpoint(leaf, to->endpoint);
     if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9599,7 +9610,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !psi_session_usable(&s)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
