@@ -4007,10 +4007,76 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
-   is used, always; the last is always, and not even the subject or the key could be read. Of several the last one in
-   this order is kept, of its kind the first. */
-enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS, PSI_X509_UNREADABLE };
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
+   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
+   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
+   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+enum {
+    PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
+    PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
+    PSI_X509_UNREADABLE = 0x52
+};
+
+/* The rules: gravity, code, and what that says of the certificate which broke it. */
+#define PSI_X509_RULES(X) \
+    X(HASH, SIGNED, WEAK, "is signed with SHA-1 or MD5, which are broken") \
+    X(ALGORITHM, SIGNED, ALGORITHM, "is signed with an unsupported algorithm") \
+    X(ALG, UNTRUSTED, MALFORMED, "has a malformed signature algorithm") \
+    X(ALGS, UNTRUSTED, MALFORMED, "has two signature algorithms that differ") \
+    X(SIG, UNTRUSTED, MALFORMED, "has a malformed signature") \
+    X(ISSUER, UNTRUSTED, MALFORMED, "has a malformed issuer") \
+    X(DATES, UNTRUSTED, MALFORMED, "has malformed dates") \
+    X(VERSION, UNTRUSTED, MALFORMED, "is not of version 3") \
+    X(REST, UNTRUSTED, MALFORMED, "has bytes after its body, or malformed identifiers") \
+    X(SERIAL, UNTRUSTED, MALFORMED, "has a serial number below 1 or over 20 bytes") \
+    X(NAMES, UNTRUSTED, MALFORMED, "lacks an issuer or a subject") \
+    X(LIMITS, UNTRUSTED, MALFORMED, "limits authorities below it without being one") \
+    X(NO_CA, UNTRUSTED, USAGE, "may sign certificates but is not an authority") \
+    X(EXTENSION, UNTRUSTED, MALFORMED, "has a malformed extension") \
+    X(SMALL_KEY, USED, WEAK, "has an RSA key of less than 2048 bits") \
+    X(LARGE_KEY, USED, ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one") \
+    X(PSS_KEY, USED, ALGORITHM, "has an RSA-PSS key of an unsupported kind") \
+    X(OTHER_KIND, USED, ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521") \
+    X(KEY_EXTENSION, ALWAYS, MALFORMED, "has a malformed extension") \
+    X(EXTENSIONS, ALWAYS, MALFORMED, "has malformed extensions") \
+    X(REPEATED, ALWAYS, MALFORMED, "repeats an extension") \
+    X(CRITICAL, ALWAYS, CRITICAL, "has an unknown critical extension") \
+    X(EXPLICIT, ALWAYS, CRITICAL, "requires explicit policies, which are not supported") \
+    X(POLICY, ALWAYS, CRITICAL, "has a critical policy of an unknown kind") \
+    X(DER, UNREADABLE, MALFORMED, "is not DER, or bytes follow it") \
+    X(SUBJECT, UNREADABLE, MALFORMED, "has a malformed subject") \
+    X(KEY, UNREADABLE, MALFORMED, "has a malformed public key") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "expired %lu %s ago") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid for another %lu %s (is the clock right?)") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, grave, code, text) PSI_RULE_##name,
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+#undef PSI_X
+#define PSI_X(name, grave, code, text) {PSI_X509_##grave, PSOCKET_CERT_##code, text},
+static const struct {
+    short grave, code;
+    const char *text;
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
+#undef PSI_X
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4028,9 +4094,8 @@ typedef struct psi_x509_cert {
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
-    int when, code;                /* its flaw: PSI_X509_*, 0 none */
-    const char *why;
-    psi_x509_span which; /* the extension that it is about */
+    int flaw;                      /* PSI_RULE_* */
+    psi_x509_span flawed;          /* the extension that it is about */
 } psi_x509_cert;
 
 /* For tests, which count how many certificates are parsed. */
@@ -4038,18 +4103,16 @@ typedef struct psi_x509_cert {
 #define PSI_X509_PARSED() ((void)0)
 #endif
 
-static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+static int psi_x509_gravity(const psi_x509_cert *c)
 {
-    if (when <= c->when) return;
-    c->when = when;
-    c->code = code;
-    c->why = why;
-    c->which.n = 0;
+    return psi_x509_rules[c->flaw].grave;
 }
 
-static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
+static PSI_APART void psi_x509_demand(psi_x509_cert *c, int rule, int ok)
 {
-    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (ok || psi_x509_rules[rule].grave <= psi_x509_gravity(c)) return;
+    c->flaw = rule;
+    c->flawed.n = 0;
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4091,12 +4154,12 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
     if (rsa || ecdsa) {
         ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+        psi_x509_demand(c, PSI_RULE_HASH, 0);
     } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+        psi_x509_demand(c, PSI_RULE_ALGORITHM, 0);
     }
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_RULE_ALG, ok);
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
@@ -4130,9 +4193,9 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+        psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
     } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+        psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
         c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
@@ -4150,16 +4213,12 @@ static int psi_x509_read_key(psi_x509_cert *c)
     if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
         c->only.kind = PSI_X509_PSS;
-        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
-            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        psi_x509_demand(c, PSI_RULE_PSS_KEY, !v[1].n || psi_x509_pss_params(v[1], &c->only));
         return psi_x509_read_rsa(c, v[2]);
     }
     curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
-    if (!curve) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
-                      "has a key that is neither RSA nor on P-256, P-384 or P-521");
-        return 1;
-    }
+    psi_x509_demand(c, PSI_RULE_OTHER_KIND, curve);
+    if (!curve) return 1;
     if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
@@ -4167,8 +4226,8 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
-   map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
+   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
@@ -4205,12 +4264,11 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (psi_x509_tag(v[0]) == 0x80)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
         if (!critical) return psi_x509_seq(in).n != 0;
-        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        psi_x509_demand(c, PSI_RULE_POLICY, !v[1].p);
         while (ok && v[0].n) {
             one = psi_x509_any(&v[0]);
             ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
@@ -4230,16 +4288,15 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
         critical = v[1].n && *v[1].p;
         id = psi_x509_id(v[0]);
-        before = c->when;
-        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        before = c->flaw;
+        psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
-        if (!known && critical)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
-                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
-        if (c->when != before) c->which = v[0];
+        psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
+                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        if (c->flaw != before) c->flawed = v[0];
     }
-    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
+    psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
 }
 
 /* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
@@ -4248,18 +4305,14 @@ static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509
 {
     psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
     if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(version, "\2\1\2"));
     psi_x509_read(rest, "?=y?=z=.", v);
     if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
-                    "has bytes after its body, or malformed identifiers");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
-                    "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
-                    "lacks an issuer or a subject");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n);
+    psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20);
+    psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
+    psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
+    psi_x509_demand(c, PSI_RULE_NO_CA, c->ca || c->usage < 0 || !(c->usage & PSI_X509_KU_CERT_SIGN));
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
@@ -4271,8 +4324,8 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_demand(c, PSI_RULE_DER, psi_x509_read(c->der, "(=e=e=.)", v));
+    psi_x509_demand(c, PSI_RULE_SIG, psi_x509_read(v[SIG], "=b", &c->sig));
     psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
@@ -4281,15 +4334,15 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->issuer_hash = psi_x509_name_hash(c->issuer);
     c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_demand(c, PSI_RULE_SUBJECT, c->subject_hash != 0);
+    psi_x509_demand(c, PSI_RULE_KEY, psi_x509_read_key(c));
     psi_x509_read_alg(c, v[SIGNED]);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, PSI_RULE_ALGS, psi_x509_same(v[ALG], v[SIGNED]));
+    psi_x509_demand(c, PSI_RULE_ISSUER, c->issuer_hash != 0);
     dates = psi_x509_seq(v[DATES]);
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
+    psi_x509_demand(c, PSI_RULE_DATES, psi_x509_end(dates));
     psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
@@ -4500,7 +4553,7 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     c->bytes += charge;
     if (len) memcpy(copy, der, len);
     psi_x509_parse(&c->certs[c->count++], copy, len);
-    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    if (kind == PSI_X509_CHAIN || psi_x509_gravity(&c->certs[c->count - 1]) < PSI_X509_UNREADABLE) return 0;
     psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
@@ -4802,44 +4855,6 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 
 /* --- the search for a path ------------------------------------------------ */
 
-/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
-   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
-   that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X) \
-    X(FLAW, BROKEN, MALFORMED, "") \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
-    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
-    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
-    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
-    X(EXPIRED, COMPLETE, EXPIRED, "") \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
-    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
-static const struct {
-    short rank, code;
-    const char *text;
-} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-
 typedef struct psi_x509_query {
     psi_trust *trust;
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
@@ -4866,7 +4881,7 @@ typedef struct psi_x509_walk {
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    if ((psi_x509_rules[rule].grave & 15) <= (psi_x509_rules[w->rule].grave & 15)) return 0;
     w->rule = rule;
     w->culprit = c;
     return 0;
@@ -5028,8 +5043,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
-    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
-    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, c->flaw, c);
+    if (psi_x509_gravity(child) == PSI_X509_SIGNED) return psi_x509_fail(w, child->flaw, child);
     if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
@@ -5085,7 +5100,7 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
         if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
@@ -5109,12 +5124,12 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
-    int rule, pinned = 0, found;
+    int rule, pinned = 0, found, gravity = psi_x509_gravity(leaf);
     size_t i;
     w->path[0] = leaf;
     for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
-    if (leaf->when >= PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
-        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+    if (gravity >= PSI_X509_ALWAYS || (gravity == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, leaf->flaw, leaf);
         return;
     }
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
@@ -5140,13 +5155,13 @@ static int psi_x509_alert(int code)
     return 42; /* bad_certificate */
 }
 
-static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
+/* Writes a rule's text, which tells how long ago or how soon a date is. */
+static void psi_x509_put_date(psi_x509_text *t, const char *format, const psi_x509_cert *c, int64_t now)
 {
-    int late = now > c->not_after;
-    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
+    uint64_t s = now > c->not_after ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
     const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
     s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
+    psi_x509_put(t, format, (unsigned long)s, unit);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
@@ -5182,24 +5197,24 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
-static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
 {
-    const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
+    int code = psi_x509_rules[rule].code;
+    const char *text = psi_x509_rules[rule].text;
     char what[sizeof e->text] = "", whose[200] = "";
     psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
-    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
-    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
-    if (flaw && c->which.n) {
+    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, q->name);
+    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, text, c, q->now);
+    else psi_x509_put(&t, "%s", text);
+    if (rule == c->flaw && c->flawed.n) {
         psi_x509_put(&t, ", ");
-        psi_x509_put_oid(&t, c->which);
+        psi_x509_put_oid(&t, c->flawed);
     }
     if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
     if (rule != PSI_RULE_NAME && !label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
     psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
-                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+                  psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
     if (e) e->cert_index = index;
     return code;
 }
@@ -5224,7 +5239,7 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
         w->signatures = PSI_X509_SIGNATURES;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(q, w->rule, w->culprit, index, e);
     }
     psi_free(w);
     return r;
@@ -5233,10 +5248,8 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
 /* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_walk w = PSI_ZERO;
-    w.culprit = leaf;
-    w.rule = psi_x509_key_rule(leaf);
-    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
+    int rule = psi_x509_key_rule(leaf);
+    return rule ? psi_x509_explain(NULL, rule, leaf, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
