@@ -3921,31 +3921,28 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
     return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
+/* The name that a peer must prove, ready for comparing. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    psi_addr written, plain;
+    psi_addr address;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name), zone = psi_x509_find(psi_x509_span_of(name, n), "%", 1);
-    int address;
     memset(h, 0, sizeof *h);
-    address = psi_addr_parse(&h->written, name, zone);
-    h->plain = h->written;
-    psi_addr_normalise(&h->plain);
-    if (address) return 1;
+    if (psi_addr_parse(&h->address, name, zone)) return 1;
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
 }
 
-/* An address as an iPAddress writes it. */
-static psi_x509_span psi_x509_ip(const psi_addr *a)
+/* The IPv4 address in an IPv6 one that is mapped from it; any other as it is. */
+static psi_x509_span psi_x509_plain_ip(psi_x509_span ip)
 {
-    return psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16);
+    int mapped = ip.n == 16 && memcmp(ip.p, "\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12) == 0;
+    return mapped ? psi_x509_after(ip, 12) : ip;
 }
 
 /* Does s end like this, whatever the case? */
@@ -3954,12 +3951,13 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
+   in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
-    psi_x509_span rest = h->dns;
+    psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
     if (!rest.n && tag == 0x87)
-        return psi_x509_same(name, psi_x509_ip(&h->written)) || psi_x509_same(name, psi_x509_ip(&h->plain)) ? 2 : 0;
+        return name.n <= ip.n && psi_x509_same(psi_x509_plain_ip(name), psi_x509_plain_ip(ip)) ? 2 : 0;
     if (!rest.n || tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
@@ -3984,21 +3982,14 @@ static const unsigned char *psi_x509_hash_oid(int hash)
     return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
-/* The digest of three strings behind each other. */
-static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509_span c, uint8_t *out)
+/* The digest of strings behind each other. */
+static void psi_x509_digest(int hash, const psi_x509_span *parts, int count, uint8_t *out)
 {
     const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->update(&h.vtable, c.p, c.n);
+    for (; count; count--, parts++) hc->update(&h.vtable, parts->p, parts->n);
     hc->out(&h.vtable, out);
-}
-
-static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
-{
-    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
@@ -4371,8 +4362,8 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
     info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    psi_x509_sha256(c->der, info->sha256);
-    psi_x509_sha256(c->spki, info->spki_sha256);
+    psi_x509_digest(br_sha256_ID, &c->der, 1, info->sha256);
+    psi_x509_digest(br_sha256_ID, &c->spki, 1, info->spki_sha256);
 }
 
 /* --- signatures ----------------------------------------------------------- */
@@ -4381,9 +4372,10 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
+    psi_x509_span parts[2] = {seed, psi_x509_span_of(counter, 4)};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
+        psi_x509_digest(hash, parts, 2, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4392,9 +4384,10 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
+                              psi_x509_span_of(salt, room)};
     if (n < len + room + 2) return 0;
-    psi_x509_digest(alg->hash, psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
-                    psi_x509_span_of(salt, room), em + db);
+    psi_x509_digest(alg->hash, parts, 3, em + db);
     memset(em, 0, db);
     em[db - room - 1] = 1;
     memcpy(em + db - room, salt, room);
@@ -4516,8 +4509,8 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs;
-    size_t count, room, bytes;
+    psi_x509_cert *certs; /* room for a power of two */
+    size_t count, bytes;
 } psi_x509_chain;
 
 static void psi_x509_chain_free(psi_x509_chain *c)
@@ -4535,7 +4528,7 @@ enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
    read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t size = c->count * sizeof *c->certs, i;
     size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
     uint8_t *copy;
@@ -4543,13 +4536,12 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
     }
     c->certs = (psi_x509_cert *)certs;
-    c->room = room;
     c->bytes += charge;
     if (len) memcpy(copy, der, len);
     psi_x509_parse(&c->certs[c->count++], copy, len);
@@ -4907,26 +4899,23 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
    form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
-    static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
     size_t i, n = base.n / 2;
-    const uint8_t *from = base.p, *mask = base.p + n;
-    int low, end = 0, match;
+    psi_x509_span from = psi_x509_span_of(base.p, n);
+    const uint8_t *mask = base.p + n;
+    int low, end = 0;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
-        from += 12;
-        mask += 12;
-        n = 4;
-    }
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_after(ip, 12);
-    match = n == ip.n;
     for (i = 0; i < n; i++) {
         low = ~mask[i] & 0xFF;
         if ((low & (low + 1)) || (end && mask[i])) return -1; /* ones, then zeros */
         end |= low;
-        match = match && (from[i] & mask[i]) == (ip.p[i] & mask[i]);
     }
-    return match;
+    if (excluded && (n == 4 || mask[11] == 0xFF)) {
+        from = psi_x509_plain_ip(from);
+        ip = psi_x509_plain_ip(ip);
+        mask += n - from.n;
+    }
+    for (i = 0; i < from.n && i < ip.n && !((from.p[i] ^ ip.p[i]) & mask[i]); i++) {}
+    return i == from.n && i == ip.n;
 }
 
 /* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
@@ -4988,7 +4977,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
+    psi_x509_digest(child->alg.hash, &child->tbs, 1, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
     w->edges[i].issuer = issuer;
@@ -5011,7 +5000,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
+        psi_x509_digest(br_sha256_ID, &w->path[i]->spki, 1, digest);
         for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
     }
     if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
@@ -5945,7 +5934,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    psi_x509_digest(hash, a, b, psi_none, out);
+    psi_reader parts[2] = {a, b};
+    psi_x509_digest(hash, parts, 2, out);
     return psi_x509_hash_len(hash);
 }
 

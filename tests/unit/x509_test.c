@@ -255,20 +255,20 @@ TEST(host_names)
 TEST(addresses)
 {
     psi_x509_host h;
-    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.written.family == PSI_IP4);
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.address.family == PSI_IP4);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x02")), 0);
     CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("192.0.2.1")), 0);
     CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("\xC0\x00\x02\x01")), 0);
-    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.written.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.address.family == PSI_IP6);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x02")), 0);
-    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.written.family == PSI_IP4);
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.address.family == PSI_IP4);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01")), 0);
-    CHECK(psi_x509_host_parse(&h, "::1") && h.written.family == PSI_IP6);
-    CHECK(psi_x509_host_parse(&h, "[::1]") && h.written.family == PSI_IP6);
-    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.written.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "::1") && h.address.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "[::1]") && h.address.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.address.family == PSI_IP6);
     CHECK(!psi_x509_host_parse(&h, "1.2.3"));
     CHECK(!psi_x509_host_parse(&h, "1.2.3.256"));
     CHECK(!psi_x509_host_parse(&h, "0x7f.0.0.1"));
