@@ -3831,6 +3831,15 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
+static psi_x509_text psi_x509_text_in(char *p, size_t size)
+{
+    psi_x509_text t = PSI_ZERO;
+    t.p = p;
+    t.size = size;
+    *p = 0;
+    return t;
+}
+
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -4050,8 +4059,8 @@ enum {
     X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
     X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
     X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
-    X(EXPIRED, COMPLETE, EXPIRED, "expired %lu %s ago") \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "is not valid for another %lu %s (is the clock right?)") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
     X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
     X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
     X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
@@ -4354,8 +4363,7 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
-    *subject.p = *issuer.p = 0;
+    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
@@ -4464,24 +4472,17 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
-/* The value of a base64 digit, -1 if it is none. */
-static int psi_x509_digit(int c)
-{
-    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
-    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
-    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
     for (; in.n; in = psi_x509_after(in, 1)) {
-        int c = *in.p, v = psi_x509_digit(c);
-        if (v >= 0 && !pad) {
-            held = held << 6 | (unsigned)v;
+        int c = *in.p;
+        const char *digit = (const char *)memchr(digits, c, 64);
+        if (digit && !pad) {
+            held = held << 6 | (unsigned)(digit - digits);
             bits += 6;
             if (bits < 8) continue;
             bits -= 8;
@@ -4605,8 +4606,6 @@ typedef struct psi_x509_key {
     psi_x509_alg only; /* as a certificate's */
     br_rsa_private_key rsa;
     br_ec_private_key ec;
-    psi_x509_span n, e;  /* RSA: the public half */
-    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -4631,8 +4630,6 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     if (k->rsa.n_bitlen < 2048) return "RSA private keys under 2048 bits are too weak";
     k->type = BR_KEYTYPE_RSA;
-    k->n = v[N];
-    k->e = v[E];
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
     k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
@@ -4646,15 +4643,14 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    enum { VERSION, NUMBER, CURVE, PUBLIC, FIELDS };
+    enum { VERSION, NUMBER, CURVE, FIELDS };
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
-    int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
+    int ok = psi_x509_read(in, "(=u=s?0=.)?1b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
     if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
     if (!named) return PSI_X509_CURVES;
     if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
-    k->point = v[PUBLIC];
     k->ec.curve = named;
     k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
@@ -4710,61 +4706,20 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
-   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
-static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
-{
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
-    unsigned carry, borrow, add, take, keep, wrong = 0;
-    size_t step, i;
-    memcpy(mod, m.p, m.n);
-    memcpy(x + m.n - b.n, b.p, b.n);
-    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
-    for (step = 0; step < 16 * a.n; step++) {
-        take = 0u - ((unsigned)a.p[step / 16] >> (7 - step / 2 % 8) & 1u);
-        carry = borrow = 0;
-        for (i = m.n; i-- > 0;) {
-            add = step & 1 ? x[i] & take : r[i];
-            carry += r[i] + add;
-            r[i] = (uint8_t)(carry & 255);
-            borrow = r[i] - mod[i] - borrow;
-            t[i] = (uint8_t)(borrow & 255);
-            carry >>= 8;
-            borrow = borrow >> 8 & 1;
-        }
-        keep = 0u - (borrow & (carry ^ 1)); /* r is below m already */
-        for (i = 0; i < m.n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
-    }
-    r[m.n - 1] ^= 1;
-    for (i = 0; i < m.n; i++) wrong |= r[i];
-    psi_wipe(r, sizeof r);
-    psi_wipe(x, sizeof x);
-    psi_wipe(mod, sizeof mod);
-    psi_wipe(t, sizeof t);
-    return !wrong;
-}
-
-/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
-   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
+/* Does the key belong to the certificate? A signature is made and checked, so that all numbers of an RSA key have to belong
+   together (RFC 8017 3.2): one that is damaged would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
-    const br_rsa_private_key *r = &k->rsa;
-    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
     uint8_t buf[PSI_X509_SIGNATURE];
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_EC) {
-        if (k->ec.curve != ec->curve) return 0;
-        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
-        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
-    }
-    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
-           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
-           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 &&
-           psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
-           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
+    if (k->type == BR_KEYTYPE_EC)
+        return k->ec.curve == ec->curve &&
+               br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec) == ec->qlen && memcmp(buf, ec->q, ec->qlen) == 0;
+    memset(buf, 1, rsa->nlen);
+    return k->rsa.n_bitlen == 8 * rsa->nlen && br_rsa_private_get_default()(buf, &k->rsa) &&
+           br_rsa_public_get_default()(buf, rsa->nlen, rsa) && buf[0] == 1 && memcmp(buf, buf + 1, rsa->nlen - 1) == 0;
 }
 
 /* --- trust ---------------------------------------------------------------- */
@@ -5051,7 +5006,7 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
     while (depth-- > 0) {
         below = w->path[depth];
-        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+        if (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject)) return 0;
     }
     return 1;
 }
@@ -5144,20 +5099,23 @@ static int psi_x509_alert(int code)
     return 42; /* bad_certificate */
 }
 
-/* Writes a rule's text, which tells how long ago or how soon a date is. */
-static void psi_x509_put_date(psi_x509_text *t, const char *format, const psi_x509_cert *c, int64_t now)
+static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    uint64_t s = now > c->not_after ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    psi_x509_put(t, format, (unsigned long)s, unit);
+    static const char *const names[] = {"seconds", "minutes", "hours", "days"};
+    static const uint32_t seconds[] = {1, 60, 3600, 86400};
+    int late = now > c->not_after, unit = 3;
+    uint64_t s = (uint64_t)now - (uint64_t)(late ? c->not_after : c->not_before);
+    if (!late) s = 0 - s;
+    while (unit && s < 2 * seconds[unit]) unit--;
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+                 (unsigned long)(s / seconds[unit]), names[unit]);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, same = 0;
+    int tag, count = 0, same = 0, is_host;
     psi_x509_host parsed;
     psi_addr a = PSI_ZERO;
     char ip[64];
@@ -5178,31 +5136,33 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
         if (count > 1) psi_x509_put(t, ", ");
         psi_x509_put_safe(t, name, "");
     }
-    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : count ? "" : "no host (it has no alternative names)");
     psi_x509_put_safe(t, host, "");
-    if (!psi_x509_host_parse(&parsed, asked)) psi_x509_put(t, " (which is no host name)");
-    else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    is_host = psi_x509_host_parse(&parsed, asked);
+    psi_x509_put(t, "%s", !is_host ? " (which is no host name)" : !same || parsed.dns.n ? ""
+                 : " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
 static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
 {
     int code = psi_x509_rules[rule].code;
-    const char *text = psi_x509_rules[rule].text;
-    char what[sizeof e->text] = "", whose[200] = "";
-    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    char what[sizeof e->text], whose[200];
+    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
     psi_x509_span san = c->san;
-    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, q->name);
-    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, text, c, q->now);
-    else psi_x509_put(&t, "%s", text);
+    if (rule == PSI_RULE_NAME) {
+        psi_x509_put_names(&t, c, q->name);
+    } else {
+        psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
+        if (!label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
+    }
+    if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, q->now);
+    psi_x509_put(&t, "%s", psi_x509_rules[rule].text);
     if (rule == c->flaw && c->flawed.n) {
         psi_x509_put(&t, ", ");
         psi_x509_put_oid(&t, c->flawed);
     }
-    if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
-    if (rule != PSI_RULE_NAME && !label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
-    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, label.used ? ": " : "", whose,
                   psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
     if (e) e->cert_index = index;
     return code;
@@ -5215,13 +5175,13 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
     r = psi_x509_trust(q->trust, &trust, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;

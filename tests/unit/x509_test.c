@@ -554,6 +554,9 @@ TEST_LIMIT(keys_and_certificates, 60)
         }
         CHECK_INT(psi_x509_key_matches(&key[0], &chain[0].certs[0]), 1);
     }
+    key[1].ec.x[5] ^= 1;
+    CHECK_INT(psi_x509_key_matches(&key[1], &chain[1].certs[0]), 0);
+    key[1].ec.x[5] ^= 1;
     CHECK_INT(psi_x509_key_matches(&key[1], &chain[1].certs[0]), 1);
     for (i = 0; i < COUNT; i++) {
         const psi_x509_cert *c = &chain[i].certs[0];
@@ -848,6 +851,33 @@ TEST_LIMIT(out_of_memory_in_a_folder, 60)
 }
 
 /* A clock may say anything. */
+/* What is accepted without a path, or without trust, ends with the certificate. */
+TEST(the_end_without_a_path)
+{
+    psi_trust trust = PSI_ZERO;
+    psi_x509_chain c = PSI_ZERO;
+    size_t len;
+    int i;
+    char *text = load("self.pem", &len);
+    REQUIRE(text != NULL);
+    CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", NULL), 0);
+    setenv("SSL_CERT_FILE", "/nonexistent", 1);
+    psi_x509_cleanup();
+    for (i = 0; i < 3; i++) {
+        psi_x509_query q = PSI_ZERO;
+        q.trust = &trust;
+        trust.system = i > 0;
+        q.until = INT64_MAX;
+        memory_left = i > 1 ? 0 : -1;
+        CHECK_INT(psi_x509_verify(&q, &c, NULL), i > 1 ? PSOCKET_NOMEM : i ? PSOCKET_TLS_NO_TRUST : PSOCKET_CERT_SELF_SIGNED);
+        memory_left = -1;
+        CHECK(q.until == c.certs[0].not_after);
+    }
+    unsetenv("SSL_CERT_FILE");
+    psi_x509_chain_free(&c);
+    psi_free(text);
+}
+
 TEST(far_dates)
 {
     static const int64_t times[] = {INT64_MIN, INT64_MAX};
