@@ -4606,6 +4606,8 @@ typedef struct psi_x509_key {
     psi_x509_alg only; /* as a certificate's */
     br_rsa_private_key rsa;
     br_ec_private_key ec;
+    psi_x509_span n, e;  /* RSA: the public half */
+    psi_x509_span point; /* EC: the same, empty if the file lacks it */
     uint8_t *storage;
     size_t storage_size;
 } psi_x509_key;
@@ -4630,6 +4632,8 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
     if (k->rsa.n_bitlen < 2048) return "RSA private keys under 2048 bits are too weak";
     k->type = BR_KEYTYPE_RSA;
+    k->n = v[N];
+    k->e = v[E];
     k->rsa.p = psi_x509_slice(v[P], &k->rsa.plen);
     k->rsa.q = psi_x509_slice(v[Q], &k->rsa.qlen);
     k->rsa.dp = psi_x509_slice(v[DP], &k->rsa.dplen);
@@ -4643,14 +4647,15 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
 /* SEC 1 ECPrivateKey (RFC 5915); the curve may be given outside, by PKCS#8. */
 static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 {
-    enum { VERSION, NUMBER, CURVE, FIELDS };
+    enum { VERSION, NUMBER, CURVE, PUBLIC, FIELDS };
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
-    int ok = psi_x509_read(in, "(=u=s?0=.)?1b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
+    int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
     if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
     if (!named) return PSI_X509_CURVES;
     if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
+    k->point = v[PUBLIC];
     k->ec.curve = named;
     k->ec.x = psi_x509_slice(*d, &k->ec.xlen);
     return NULL;
@@ -4706,20 +4711,61 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Does the key belong to the certificate? A signature is made and checked, so that all numbers of an RSA key have to belong
-   together (RFC 8017 3.2): one that is damaged would make faulty signatures, which give it away. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
+   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
+static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
+{
+    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    unsigned carry, borrow, add, take, keep, wrong = 0;
+    size_t step, i;
+    memcpy(mod, m.p, m.n);
+    memcpy(x + m.n - b.n, b.p, b.n);
+    mod[m.n - 1] = (uint8_t)(mod[m.n - 1] - less);
+    for (step = 0; step < 16 * a.n; step++) {
+        take = 0u - ((unsigned)a.p[step / 16] >> (7 - step / 2 % 8) & 1u);
+        carry = borrow = 0;
+        for (i = m.n; i-- > 0;) {
+            add = step & 1 ? x[i] & take : r[i];
+            carry += r[i] + add;
+            r[i] = (uint8_t)(carry & 255);
+            borrow = r[i] - mod[i] - borrow;
+            t[i] = (uint8_t)(borrow & 255);
+            carry >>= 8;
+            borrow = borrow >> 8 & 1;
+        }
+        keep = 0u - (borrow & (carry ^ 1)); /* r is below m already */
+        for (i = 0; i < m.n; i++) r[i] = (uint8_t)((r[i] & keep) | (t[i] & ~keep & 255));
+    }
+    r[m.n - 1] ^= 1;
+    for (i = 0; i < m.n; i++) wrong |= r[i];
+    psi_wipe(r, sizeof r);
+    psi_wipe(x, sizeof x);
+    psi_wipe(mod, sizeof mod);
+    psi_wipe(t, sizeof t);
+    return !wrong;
+}
+
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
+   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
     const br_ec_public_key *ec = &c->key.key.ec;
+    const br_rsa_private_key *r = &k->rsa;
+    psi_x509_span p = psi_x509_span_of(r->p, r->plen), q = psi_x509_span_of(r->q, r->qlen), point = k->point;
     uint8_t buf[PSI_X509_SIGNATURE];
     if (c->key.key_type != k->type) return 0;
-    if (k->type == BR_KEYTYPE_EC)
-        return k->ec.curve == ec->curve &&
-               br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec) == ec->qlen && memcmp(buf, ec->q, ec->qlen) == 0;
-    memset(buf, 1, rsa->nlen);
-    return k->rsa.n_bitlen == 8 * rsa->nlen && br_rsa_private_get_default()(buf, &k->rsa) &&
-           br_rsa_public_get_default()(buf, rsa->nlen, rsa) && buf[0] == 1 && memcmp(buf, buf + 1, rsa->nlen - 1) == 0;
+    if (k->type == BR_KEYTYPE_EC) {
+        if (k->ec.curve != ec->curve) return 0;
+        if (!point.n) point = psi_x509_span_of(buf, br_ec_compute_pub(br_ec_get_default(), NULL, buf, &k->ec));
+        return psi_x509_same(point, psi_x509_span_of(ec->q, ec->qlen));
+    }
+    return psi_x509_same(k->n, psi_x509_span_of(rsa->n, rsa->nlen)) &&
+           psi_x509_same(k->e, psi_x509_span_of(rsa->e, rsa->elen)) &&
+           br_rsa_compute_modulus_get_default()(buf, r) == k->n.n && memcmp(buf, k->n.p, k->n.n) == 0 &&
+           psi_x509_is_inverse(q, psi_x509_span_of(r->iq, r->iqlen), p, 0) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dp, r->dplen), p, 1) &&
+           psi_x509_is_inverse(k->e, psi_x509_span_of(r->dq, r->dqlen), q, 1);
 }
 
 /* --- trust ---------------------------------------------------------------- */
