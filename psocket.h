@@ -234,7 +234,7 @@ typedef struct psocket_options {
     int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: the system's choice */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -287,7 +287,7 @@ typedef struct psocket_tls_options {
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
     const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
                                     them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
@@ -383,7 +383,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
    is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
 /* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
@@ -415,7 +415,8 @@ PSOCKET_API int psocket_flush(psocket *s);
 /* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
    next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
    once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
+   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -470,10 +471,12 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
-   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID. */
+   alert. Call psocket_starttls again (its other arguments do not count), or psocket_step, to carry on. 0 or PSOCKET_INVALID.
+   The handshake's timeout runs on meanwhile, and ends it when it has to wait again. */
 PSOCKET_API int psocket_decide(psocket *s, int code);
 
-/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. */
+/* Answers PSOCKET_WANT_SIGNATURE: ECDSA in DER, RSA as long as the modulus; len 0 refuses. Then as psocket_decide. What the
+   certificate's key does not verify is never sent: the handshake fails with PSOCKET_TLS_KEY. */
 PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len);
 
 /* Fills out with n bytes that only the two ends know (RFC 5705, RFC 8446 7.5), for label and context (NULL: none). The labels
@@ -570,14 +573,14 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out);
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
-   handshaking. Cheap when nothing changes. */
+   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
+   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
    have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
    Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
@@ -899,10 +902,6 @@ enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_ado
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 #define EAI_AGAIN (-1) /* it does not tell */
 
-#define psi_os_raw_close(fd) lwip_close(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
-#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -959,12 +958,21 @@ static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
     return n ? lwip_poll(p, (nfds_t)n, ms) : lwip_poll(&none, 1, ms);
 }
 
-/* inet_pton takes all that inet_aton takes, which is more than addresses: "1" is the name of a host. */
+/* Its own takes much else: "1", which is the name of a host, "12345::", "1::2::3", "::1 and more". */
 static int psi_os_raw_pton(int domain, const char *text, void *ip)
 {
+    const char *gap = strstr(text, "::"), *tail = strrchr(text, ':'), *s = text;
     char again[48] = "";
+    size_t n;
     if (lwip_inet_pton(domain, text, ip) != 1) return 0;
-    return domain != AF_INET || (lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text));
+    if (!tail) return lwip_inet_ntop(AF_INET, ip, again, sizeof again) && !strcmp(again, text);
+    if (text[strspn(text, "0123456789abcdefABCDEF:.")] || (gap && strstr(gap + 1, "::"))) return 0;
+    if ((*s == ':' && s[1] != ':') || (!*++tail && tail[-2] != ':')) return 0;
+    for (; *s; s += n + (s[n] == ':')) {
+        n = strcspn(s, ":");
+        if (memchr(s, '.', n) ? s != tail || !psi_os_raw_pton(AF_INET, s, again) : n > 4) return 0;
+    }
+    return 1;
 }
 
 /*--- lwIP: a bell is a socket that nobody can reach, to which arrivals are counted as lwIP itself counts them: it needs
@@ -1091,8 +1099,6 @@ typedef int psi_os_len;
 typedef DWORD psi_os_octet;
 
 #define psi_os_raw_close(fd) closesocket(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1460,9 +1466,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 
-#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
-#define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1493,8 +1497,6 @@ extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when sys
 #else
 #define psi_os_raw_socket(domain, type) socket(domain, type, 0)
 #define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
 #endif
 
 static int psi_os_make_ready(int fd)
@@ -1641,9 +1643,16 @@ typedef int psi_os_int;
 typedef size_t psi_os_len;
 typedef uint8_t psi_os_octet;
 #define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_close(fd) PSI_SYS(close)(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_nametoindex(name) PSI_SYS(if_nametoindex)(name)
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#endif
+
+#ifndef psi_os_fresh
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) PSI_SYS(accept)(fd, sa, n)
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2087,6 +2096,7 @@ static void psi_os_to_text(const psi_addr *a, char *out)
 {
     *out = 0;
     PSI_SYS(inet_ntop)(psi_os_domain(a->family), (void *)a->ip, out, 47); /* not const everywhere */
+    for (; *out; out++) *out = (char)psi_lower(*out); /* lwIP writes A to F */
 }
 
 /* Reads such digits: 1, or 0 if they are none. */
@@ -2213,17 +2223,13 @@ static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
     return 0;
 }
 
-/* 0, or REFUSED for a TCP connection whose two ends are the same: where nobody listens, a connect can meet itself
-   (simultaneous open). */
-static int psi_os_connected(psocket_fd fd, int *os)
+/* Whether the peer of `to` is `from`: 1, 0 or an error. */
+static int psi_os_meets(psocket_fd from, psocket_fd to)
 {
     psi_os_sockaddr here, there;
-    int r = psi_os_name(fd, 0, &here);
-    if (r >= 0) r = psi_os_name(fd, 1, &there);
-    if (r < 0) return r;
-    if (memcmp(&here, &there, sizeof here)) return 0;
-    *os = PSI_E(ECONNREFUSED);
-    return PSOCKET_REFUSED;
+    int r = psi_os_name(from, 0, &here);
+    if (r >= 0) r = psi_os_name(to, 1, &there);
+    return r < 0 ? r : memcmp(&here, &there, sizeof here) == 0;
 }
 
 /* 0: connected; PSOCKET_WANT_WRITE: under way; PSOCKET_WANT_READ: to be tried again after a while. */
@@ -2259,6 +2265,13 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+static void psi_os_pollfd(struct pollfd *p, psocket_fd fd, int events)
+{
+    p->fd = (psi_os_int)fd;
+    p->events = psi_os_poll_events(events);
+    p->revents = 0;
+}
+
 /* And back: errors and ends are for who reads and who writes. */
 static PSI_UNUSED int psi_os_events(int revents)
 {
@@ -2270,11 +2283,7 @@ static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
     int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (psi_os_int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-        p[i].revents = 0;
-    }
+    for (i = 0; i < n; i++) psi_os_pollfd(&p[i], fds[i].fd, fds[i].events);
     r = psi_os_wait(p, n, ms, os);
     return r > 0 ? 1 : r;
 }
@@ -2290,8 +2299,10 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     r = psi_os_poll(&p, 1, 0, os);
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
+    r = e ? 0 : psi_os_meets(fd, fd);
+    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself (simultaneous open) */
     *os = e = psi_os_connect_errno(e);
-    return e ? psi_os_code(e) : psi_os_connected(fd, os);
+    return e ? psi_os_code(e) : r;
 }
 
 #if PSI_OS_UNIX
@@ -2494,27 +2505,31 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     return r;
 }
 #else
-/* Over the loopback interface. Should somebody else connect first, it fails. */
+/* Over the loopback interface. Who else connects meanwhile is turned away. */
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    psi_addr a = psi_os_loopback(), here, peer;
+    psi_addr a = psi_os_loopback();
     psocket_pollfd wait = { -1, PSOCKET_READ };
-    int r;
+    int r, tries;
     fds[0] = fds[1] = -1;
     r = psi_os_socket(&wait.fd, a.family, 0, os);
     if (!r) r = psi_os_bind(wait.fd, &a, NULL, 0, os);
-    if (!r) r = psi_os_listen(wait.fd, NULL, 1, os);
+    if (!r) r = psi_os_listen(wait.fd, NULL, 16, os);
     if (!r) r = psi_os_getname(wait.fd, 0, &a, NULL, 0);
     if (!r) r = psi_os_socket(&fds[0], a.family, 0, os);
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
-    if (!r) r = psi_os_getname(fds[0], 0, &here, NULL, 0);
-    if (!r && psi_os_poll(&wait, 1, 1000, os) == 0) r = PSOCKET_TIMEOUT;
-    if (!r) r = psi_os_accept(wait.fd, &fds[1], &peer, os);
-    if (r == PSOCKET_WANT_READ) r = PSOCKET_TIMEOUT;
-    if (!r && (peer.port != here.port || memcmp(peer.ip, here.ip, sizeof here.ip))) r = PSOCKET_ACCESS;
+    for (tries = 0; !r; tries++) {
+        r = tries < 32 && psi_os_poll(&wait, 1, 1000, os) ? psi_os_accept(wait.fd, &fds[1], &a, os) : PSOCKET_TIMEOUT;
+        if (!r) r = psi_os_meets(fds[0], fds[1]);
+        if (r > 0) break;
+        if (r == PSOCKET_WANT_READ) r = 0;
+        psi_os_close(fds[1]);
+        fds[1] = -1;
+    }
     psi_os_close(wait.fd);
-    if (r) psi_os_close_pair(fds);
+    if (r > 0) return 0;
+    psi_os_close_pair(fds);
     return r;
 }
 #endif
@@ -2630,10 +2645,11 @@ typedef struct psi_os_poller {
 } psi_os_poller;
 
 /* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
-   now on (0 forgets it); psi_os_set_wait. */
+   now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
+#define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2654,6 +2670,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
     r = psi_os_why(os);
+    if (*os == EEXIST) return PSOCKET_BUSY;
     return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
 }
 
@@ -2673,6 +2690,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
+/* A child has no kqueue of its parent's: the number may be another descriptor's. */
+static void psi_os_set_free(psi_os_poller *p)
+{
+    if (p->process == psi_os_process()) psi_os_close(p->fd);
+}
+
 static int psi_os_set_new(void)
 {
     int fd = kqueue();
@@ -2685,6 +2708,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
+    if (!events && p->process != psi_os_process()) w->events = 0;
     if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
@@ -2718,11 +2742,17 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 #define PSI_OS_ARRAY
 #define psi_os_set_new() (-1)
 
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, 0, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
     if (fds) p->fds = fds;
     if (watches) p->watches = watches;
@@ -2737,17 +2767,11 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events && !w->events) {
         if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
         w->slot = p->count++;
-        p->fds[w->slot].fd = (psi_os_int)w->fd;
-        p->fds[w->slot].revents = 0;
         p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
+    } else if (w->events && !events) {
+        psi_os_watch *last = p->watches[--p->count];
+        last->slot = w->slot;
+        p->watches[w->slot] = last;
     }
     w->events = events;
     return 0;
@@ -2755,11 +2779,13 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
-    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    int i, k, n, count = 0;
+    for (i = 0; i < p->count; i++) psi_os_pollfd(&p->fds[i], p->watches[i]->fd, p->watches[i]->events);
+    n = psi_os_wait(p->fds, p->count, ms, os);
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count;
+        i = (p->next + k) % p->count;
         if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
         out[count++].events = psi_os_events(p->fds[i].revents);
@@ -2772,11 +2798,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_close(p->fd);
-#ifdef PSI_OS_ARRAY
-    psi_free(p->fds);
-    psi_free(p->watches);
-#endif
+    psi_os_set_free(p);
     psi_os_close_pair(p->bell);
 }
 
@@ -3157,7 +3179,8 @@ struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
     long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
-    int owners, queued, done, code, os, count;
+    int owners, os, count;
+    int code; /* PSOCKET_WANT_READ: there is no answer yet */
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
@@ -3200,7 +3223,6 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
-    r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
     if (!--r->owners) psi_free(r);
 }
@@ -3228,43 +3250,37 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
-/* Under the lock: takes the first out of the queue, NULL if there is none. */
-static psocket_resolve *psi_dns_next(void)
+/* Resolves what is in the queue, until that is empty, or nobody has waited for the last one any more. */
+PSI_OS_THREAD(psi_dns_worker, unused)
 {
-    psocket_resolve *r = psi_dns_queue;
-    if (!r) return NULL;
-    psi_dns_queue = r->next;
-    r->queued = 0;
-    r->thread = psi_os_process();
-    return r;
-}
-
-PSI_OS_THREAD(psi_dns_worker, first)
-{
-    psocket_resolve *r = (psocket_resolve *)first;
-    int code, *place;
-    while (r) {
-        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
-        psi_os_lock(&psi_dns_lock);
-        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
-        psi_dns_answer(r, code);
-        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
-        if (!r) --*place;
+    psocket_resolve *r;
+    int code, lost = 0;
+    psi_os_lock(&psi_dns_lock);
+    while (!lost && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
+        r->thread = psi_os_process();
         psi_os_unlock(&psi_dns_lock);
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once there is an answer */
+        psi_os_lock(&psi_dns_lock);
+        lost = !r->thread;
+        psi_dns_answer(r, code);
     }
+    --*(lost ? &psi_dns_lost : &psi_dns_threads);
+    psi_os_unlock(&psi_dns_lock);
+    (void)unused;
     return 0;
 }
 
-/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+/* Under the lock: gives the queue a thread, if there may be one more. If there is none at all, that is their answer. */
 static void psi_dns_serve(void)
 {
-    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
-        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
-        psocket_resolve *r;
-        if (code && psi_dns_threads) return; /* there is one that will come to them */
-        r = psi_dns_next();
-        psi_dns_threads += !code;
-        if (!code) continue;
+    psocket_resolve *r;
+    int os, code;
+    if (!psi_dns_queue || psi_dns_threads >= PSOCKET_RESOLVER_THREADS) return;
+    code = psi_os_thread(psi_dns_worker, NULL, &os);
+    psi_dns_threads += !code;
+    while (!psi_dns_threads && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
         r->os = os;
         psi_dns_answer(r, code);
     }
@@ -3282,7 +3298,6 @@ static void psi_dns_system(psocket_resolve *r)
     }
     while (*end) end = &(*end)->next;
     *end = r;
-    r->queued = 1;
     psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
 }
@@ -3304,16 +3319,18 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
-    while (r->queued && *at && *at != r) at = &(*at)->next;
-    if (r->queued && *at) *at = r->next;
-    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+    while (r->code == PSOCKET_WANT_READ && *at && *at != r) at = &(*at)->next;
+    if (*at == r) {
+        *at = r->next;
+        r->owners--;
+    }
+    if (r->code == PSOCKET_WANT_READ && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
         r->thread = 0;
         psi_dns_threads--;
         psi_dns_lost++;
         psi_dns_serve();
     }
-    r->owners -= 1 + r->queued;
-    if (!r->owners) psi_free(r);
+    if (!--r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
 }
 
@@ -3322,7 +3339,7 @@ static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell[0] == -1 ? 10 : -1;
+    ms = r->code != PSOCKET_WANT_READ ? 0 : r->bell[0] == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3358,10 +3375,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) {
-        r->done = 1;
-        return psi_dns_add(r, &a);
-    }
+    if (a.family) return psi_dns_add(r, &a);
+    r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
@@ -5368,8 +5383,8 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    while (list.n)
-        if (psi_read_number(&list, 2) == number && list.p) return 1;
+    for (; list.n > 1; list = psi_x509_after(list, 2))
+        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
     return 0;
 }
 
@@ -5597,11 +5612,24 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_prepare(void)
+/* What BearSSL always has for a target needs no substitute, which is not linked then. */
+#if defined(__SSE2__) && defined(__x86_64__)
+#define PSI_HAS_SSE2 1
+#else
+#define PSI_HAS_SSE2 0
+#endif
+#ifdef __SIZEOF_INT128__
+#define PSI_HAS_INT128 1
+#else
+#define PSI_HAS_INT128 0
+#endif
+
+/* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
+static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8;
+    int wide = sizeof(void *) >= 8, code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5611,12 +5639,14 @@ static void psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
+    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
+    return code;
 }
 
 /* --- keys of one direction ------------------------------------------------ */
@@ -5656,6 +5686,13 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
+/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+static PSI_APART void psi_key_scrub(void)
+{
+    uint8_t left[1280];
+    psi_wipe(left, sizeof left);
+}
+
 /* AES-GCM, RFC 5116. The key that is made ready for it is kept, if there is memory. */
 static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uint8_t *p, size_t n, int encrypt,
                         uint8_t tag[PSI_REC_TAG])
@@ -5678,6 +5715,7 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     psi_prim.ghash(tag, g->h, lengths, sizeof lengths);
     if (!encrypt) psi_prim.aes->run(&g->aes.vtable, nonce, 2, p, n);
     psi_prim.aes->run(&g->aes.vtable, nonce, 1, tag, PSI_REC_TAG);
+    psi_key_scrub();
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
@@ -5782,11 +5820,10 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
     int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
-    if (!in->len && strict) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
     if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -5818,15 +5855,18 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
-static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
+   only (RFC 8449 4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
-    if (!hidden) return PSI_ALERT_NONE;
-    while (in->len && !in->data[in->len - 1]) in->len--;
-    in->type = in->len ? in->data[--in->len] : 0;
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
-           : PSI_ALERT_UNEXPECTED_MESSAGE;
+    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (hidden) {
+        while (in->len && !in->data[in->len - 1]) in->len--;
+        in->type = in->len ? in->data[--in->len] : 0;
+        if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    }
+    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5862,14 +5902,13 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, ours, alert;
+    int sealed, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
-    hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
@@ -5883,7 +5922,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, hidden);
+    alert = psi_rec_content(r, in, sealed);
     if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
@@ -6178,22 +6217,29 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key and its point: for the NIST curves by BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1)
-   comes from the system. 0 or PSOCKET_NO_ENTROPY. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
+   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
-    br_hmac_drbg_context rng = PSI_ZERO;
-    int code, nist = group->curve != BR_EC_curve25519;
+    const br_ec_impl *ec = br_ec_get_default();
+    size_t n, i;
+    const uint8_t *order = ec->order(group->curve, &n);
+    int tries;
     x->group = group;
-    rng.vtable = &br_hmac_drbg_vtable;
-    rng.digest_class = &br_sha256_vtable;
-    code = nist ? psi_os_entropy(rng.K, sizeof rng.K) : psi_os_entropy(x->scalar, 32);
-    if (!code && nist) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && nist && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, group->curve))
-        code = PSOCKET_NO_ENTROPY;
-    if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
-    psi_wipe(&rng, sizeof rng);
-    return code;
+    for (tries = 0; tries < 64; tries++) {
+        unsigned less = 0, any = 0;
+        int code = psi_os_entropy(x->scalar, n);
+        if (code) return code;
+        if (order[0] == 1) x->scalar[0] &= 1; /* P-521 */
+        for (i = n; i--;) {
+            less = ((unsigned)x->scalar[i] - order[i] - less) >> 8 & 1;
+            any |= x->scalar[i];
+        }
+        if ((!less || !any) && group->curve != BR_EC_curve25519) continue;
+        ec->mulgen(x->point, x->scalar, n, group->curve);
+        return 0;
+    }
+    return PSOCKET_NO_ENTROPY;
 }
 
 /* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
@@ -6347,6 +6393,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, points, schemes, certs, shares, alpn, ticket, versions, modes;
     psi_reader identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
+    uint32_t known;       /* which rows of psi_names are in suites, groups and schemes: psi_offer_know's */
     uint8_t speaks;       /* 1 TLS 1.2, 2 TLS 1.3 */
     uint8_t fallback, compressed;
 } psi_offer;
@@ -6413,7 +6460,7 @@ struct psi_hs {
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
-    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t now;                 /* when it began, or the message at hand came: certificates and sessions are judged by that */
     int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6457,6 +6504,22 @@ struct psi_hs {
 };
 
 #define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
+
+/* Looks once which suites, groups and schemes are offered: there may be many, and many identities to choose from. */
+static void psi_offer_know(psi_offer *o)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++) {
+        int what = psi_names[i].what;
+        psi_reader list = what == PSI_SUITE ? o->suites : what == PSI_GROUP ? o->groups : o->schemes;
+        if (psi_read_has(list, psi_names[i].number)) o->known |= (uint32_t)1 << i;
+    }
+}
+
+static int psi_offers(const psi_offer *o, const psi_named *s)
+{
+    return s && o->known >> (s - psi_names) & 1;
+}
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -6663,7 +6726,6 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
         if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
-    psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
     if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
     memcpy(h->name, name.p, name.n);
@@ -6862,7 +6924,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 /* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 33, 0, 1, 32, 0};
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
@@ -6915,7 +6977,7 @@ static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 1, 0), shares) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
       PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
@@ -6970,7 +7032,8 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
     else psi_write_close(w, list, 2);
 }
 
-/* One extension: 0, or an alert. A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+/* One extension: 0, or an alert. A client gets only what it asked for, but a cookie; in a request what is unknown is ignored,
+   and what is known but not for it is not (RFC 8446 4.2). */
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
@@ -6979,7 +7042,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
     if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
-        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+        return !offer ? PSI_ALERT_UNSUPPORTED_EXTENSION : i < PSI_EXT_COUNT ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
     if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
@@ -7137,7 +7200,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->offered = 0;
+    psi_free(h->name); /* what a first hello said counts no more */
+    h->name = NULL;
+    h->alpn = psi_none;
+    h->offered = h->limit = h->fragment = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7147,6 +7213,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
+    psi_offer_know(o);
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7178,12 +7245,12 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, const psi_offer *o,
                                          unsigned version)
 {
     size_t i;
     for (i = 0; i < tls->schemes.count; i++)
-        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+        if (psi_offers(o, tls->schemes.items[i]) && psi_auth_fits(tls->schemes.items[i], leaf, version))
             return tls->schemes.items[i];
     return NULL;
 }
@@ -7201,6 +7268,12 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
     }
     if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
     return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
+}
+
+/* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
+static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
+{
+    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7247,15 +7320,19 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
 }
 
 /* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer. */
+   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
     psi_x509_alg alg = psi_auth_alg(h->scheme);
     size_t n;
-    if (!h->signature.n) {
-        if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
-        n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->transcript.bytes.failed) return psi_hs_broken(h, PSOCKET_NOMEM);
+    n = psi_auth_digest(h, h->role->server, alg.hash, digest);
+    if (h->signature.n) {
+        if (!psi_x509_signed(h->identity->chain.certs, &alg, digest, h->signature))
+            return psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR,
+                               "the application's signature does not verify with the certificate's key");
+    } else {
         if (h->identity->ask) return psi_auth_ask_signature(h, digest, n);
         if (alg.kind == PSI_X509_PSS && psi_hs_broken(h, psi_os_entropy(salt, n))) return -1;
         h->signature = psi_read_of(made, psi_auth_make(&h->identity->key, &alg, digest, salt, made));
@@ -7436,7 +7513,7 @@ static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
-        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
+        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
         int score = o->authorities.n ? 1 : 2;
         psi_reader names = o->authorities;
@@ -7476,6 +7553,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
     h->offer = NULL;
+    psi_offer_know(&o);
     return failed ? failed : psi_auth_choose(h, types, &o);
 }
 
@@ -7793,7 +7871,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
+   which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7802,7 +7881,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
     uint8_t key[PSI_TICKET_KEY] = {0};
     uint32_t i;
     int code = 0;
-    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    if (keys->n && (given->n || (age > -PSI_SESSION_MOST && age < PSI_TICKET_RENEWAL))) return 0;
     for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
     if (!given->n) {
         code = psi_os_entropy(key, sizeof key);
@@ -7916,12 +7995,17 @@ static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
     return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
+/* Is there something to offer, for a peer that proved who it is? */
+static int psi_session_usable(const psi_session *s)
+{
+    return s->flags & PSI_SESSION_PEER && s->ticket.n && s->ticket.n <= PSI_SESSION_LONGEST;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (psi_session_time(s, now, lifetime)) return;
+    if (!psi_session_usable(s) || psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -7967,9 +8051,9 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
+            s.endpoint = psi_read_of(digest, psi_auth_endpoint(leaf, digest));
     }
-    if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (h->role->server && h->identity && !h->resumed) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8399,8 +8483,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
-    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_offers(h->offer, s->suite)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0;
@@ -8433,12 +8516,12 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 }
 
 /* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
-static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
+static const psi_named *psi_server_pick(const psi_list *own, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
     for (i = 0; i < own->count; i++) {
         const psi_named *s = own->items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
+        if (s->version == version && (!kind || s->kind == kind) && psi_offers(o, s)) return s;
     }
     return NULL;
 }
@@ -8453,11 +8536,11 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
-        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
+        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o, h->version);
         const psi_suite *suite = h->suite;
         ec = leaf->key.key_type == BR_KEYTYPE_EC;
-        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
-        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_offers(o, psi_named_of(PSI_GROUP, (unsigned)leaf->key.key.ec.curve)))
             continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
@@ -8506,7 +8589,7 @@ static int psi_server12_write_ticket(psi_hs *h)
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8514,7 +8597,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
     if (h->resumed) h->suite = h->session->suite;
     else if (!group) return psi_server_nothing(h, "no elliptic curve");
@@ -8594,13 +8677,13 @@ static int psi_server13_again(psi_hs *h)
 static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
     const psi_list *own = &h->tls->groups;
-    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o, PSI_TLS13, 0);
+    const psi_group *wanted = psi_server_pick(own, o, 0, 0), *best = NULL;
     int twice = 0;
     size_t i;
     for (i = own->count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        int seen = 0, may = psi_offers(o, own->items[i]);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
@@ -8628,7 +8711,9 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed)
+        return o->schemes.n ? psi_server_nothing(h, "no signature algorithm")
+               : psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello lacks signature_algorithms"); /* RFC 8446 4.2.3 */
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
@@ -8669,7 +8754,6 @@ static int psi_server_complete(psi_hs *h, const psi_offer *o)
     if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
     else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
@@ -8682,6 +8766,7 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    h->proven = h->now + PSI_SESSION_MOST;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
@@ -8847,6 +8932,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->message = p;
         h->rest = left - size;
         h->next = row + 1;
+        h->now = psi_tls_now(h->tls); /* the peer may have taken its time */
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
         if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
@@ -9048,7 +9134,7 @@ static PSI_UNUSED int psi_hs_decide(psi_hs *h, int code)
 /* The signature that was asked for; n 0: there will be none. */
 static PSI_UNUSED int psi_hs_signed(psi_hs *h, const void *p, size_t n)
 {
-    if (n > PSI_X509_SIGNATURE || !psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
+    if (!psi_hs_answered(h, PSOCKET_WANT_SIGNATURE)) return PSOCKET_INVALID;
     h->signature = psi_read_of(p, n);
     if (!n) psi_hs_fail(h, PSOCKET_TLS_KEY, PSI_ALERT_INTERNAL_ERROR, "the application did not sign");
     else psi_hs_run(h);
@@ -9121,7 +9207,6 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     uint32_t at = 0;
     uint8_t *count;
     int alert = 0;
-    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9156,7 +9241,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
-        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        why = "the peer sent a malformed alert";
         if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
         else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
@@ -9348,8 +9433,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
-                                       psi_none, to->endpoint);
+    to->endpoint_len = psi_auth_endpoint(leaf, to->endpoint);
     if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9445,9 +9529,10 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     int code;
     if (!out) return psi_err_code(t->error, PSOCKET_INVALID);
     *out = NULL;
+    code = psi_rec_prepare();
+    if (code) return psi_err_code(t->error, code);
     tls = (psocket_tls *)psi_alloc(sizeof *tls);
     if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
-    psi_rec_prepare();
     tls->refs = 1;
     psi_os_mutex_init(&tls->lock);
     code = psi_tls_fill(tls, t, t->error);
@@ -9559,7 +9644,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !psi_session_usable(&s)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -9597,7 +9682,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return strlen(label) <= 249;
+    return *label && strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
@@ -9760,8 +9845,8 @@ struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
     psocket_poller *poller;  /* NULL: in none */
     void *user;
-    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
-    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    psi_os_watch one;        /* the first descriptor; fd -1: none */
+    psi_os_watch *more;      /* the others, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
     unsigned turn;           /* the poller's turn that `did` is of */
@@ -9883,16 +9968,14 @@ static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollf
    are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, first, e, r = 0;
-    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+    int i, first, e, r = 0, more = PSOCKET_POLLSET_MAX - 1;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc((size_t)more * sizeof *w->more)))
         return PSOCKET_NOMEM;
     for (first = 1; first >= 0; first--) {
-        e = psi_watch_put(w, &w->one, n == 1 ? fds : NULL, first);
-        for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        for (i = 0; i <= (w->more ? more : 0); i++) {
+            e = psi_watch_put(w, i ? &w->more[i - 1] : &w->one, i < n ? &fds[i] : NULL, first);
             if (!r) r = e;
-            e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL, first);
         }
-        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);
@@ -9961,8 +10044,7 @@ static void psi_watch_leave(psocket_watch *w)
 #define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
 
 enum psi_state {
-    PSI_RESOLVING,   /* dial is set: its host is being looked up */
-    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_DIALLING,    /* dial is set: its host is being looked up, or attempts are under way */
     PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
     PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
     PSI_LISTENING,   /* listen is set: connections come */
@@ -9989,13 +10071,13 @@ enum psi_news {
 /* A connection being made. */
 typedef struct psi_dial {
     psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int next, live, port, code, os;
+    int next, live, port;
     int64_t next_at;
     psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
-    size_t said;
+    const psi_role *role;   /* of one; NULL: there can be none */
     struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
-    char why[400];          /* each address that failed, and its reason */
+    psocket_error why;      /* each address that failed, and its reason */
 } psi_dial;
 
 /* What a listener has besides. */
@@ -10022,7 +10104,8 @@ typedef struct psi_secure {
 struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
-    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
+    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1, secured : 1;
+    unsigned carries : 1; /* another one, which stands in watch.user: a carrier is in no poller */
     unsigned polled : 1; /* who calls waits in the poller then: no need to ask the system twice in a turn */
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
@@ -10031,19 +10114,18 @@ struct psocket {
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
     union {
-        psi_dial *dial;     /* in PSI_RESOLVING and PSI_CONNECTING */
+        psi_dial *dial;     /* in PSI_DIALLING */
         psi_hs *hs;         /* in PSI_HANDSHAKING */
         psi_listen *listen; /* with `listens`, closed or not */
-        psi_secure *tls;    /* in all others; NULL: plain */
+        psi_secure *tls;    /* with `secured`, likewise */
+        const psi_role *role; /* in all others: of a TLS handshake; NULL: there can be none */
     } of;
     psi_ring ring;
     uint32_t limit;
     uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
     int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
                             is over; 0: none waits, or for ever */
-    psocket *above;      /* the socket that this one carries, if any */
     psocket_error *error; /* details of what code says; NULL: there are none */
-    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
     size_t sent;
     psi_addr peer;
     psocket_watch watch;
@@ -10063,7 +10145,12 @@ static psi_hs *psi_sock_hs(const psocket *s)
 
 static psi_secure *psi_sock_tls(const psocket *s)
 {
-    return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
+    return PSI_TLS && s->secured ? s->of.tls : NULL;
+}
+
+static psocket *psi_sock_above(const psocket *s)
+{
+    return s->carries ? (psocket *)s->watch.user : NULL;
 }
 
 static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
@@ -10095,7 +10182,7 @@ static void psi_until(int *ms, int64_t due) { psi_lower_ms(ms, due - psi_os_now(
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
 static void psi_sock_unwatch(psocket *s)
 {
-    for (; s; s = s->above)
+    for (; s; s = psi_sock_above(s))
         if (s->watch.poller) s->watch.poller->unwatch(&s->watch);
 }
 
@@ -10115,37 +10202,41 @@ static int psi_sock_late(const psocket *s, int way)
 /* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    for (; s; s = s->above)
+    for (; s; s = psi_sock_above(s))
         if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
 
-/* Notes what happened to s: code, the system's number, and a sentence (NULL: the code's own text). Returns code. */
-PSI_PRINTF(4, 5)
-static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
+/* Where more is to be said of what happened to s: code. NULL if there is no memory. */
+static psocket_error *psi_sock_error(psocket *s, int code)
 {
-    va_list ap;
-    if (s->code == code && !format && (!s->error || s->error->os_error == os))
-        return code; /* as before: leave it */
     s->code = (short)code;
-    if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
-    if (!s->error) return code;
+    return s->error;
+}
+
+/* Notes what happened to s: a code with a sentence, */
+static int psi_sock_say(psocket *s, int code, const char *why)
+{
+    return psi_err_alert(psi_sock_error(s, code), code, -1, "%s", why);
+}
+
+/* or with the system's number (0: none; what was said of it stays). Return code. */
+static int psi_sock_note(psocket *s, int code, int os)
+{
+    if (s->code == code && !os) return code;
+    s->code = (short)code;
+    if (s->error) s->error->code = s->error->os_error = 0; /* of something else */
+    if (!os || !psi_sock_error(s, code)) return code;
     psi_err_set(s->error, code, os, psocket_strerror(code));
-    va_start(ap, format);
-    if (format) vsnprintf(s->error->text, sizeof s->error->text, format, ap);
-    else if (code == PSOCKET_OS) psi_err_why(s->error);
-    va_end(ap);
+    if (code == PSOCKET_OS) psi_err_why(s->error);
     return code;
 }
 
-static int psi_sock_note_error(psocket *s, const psocket_error *e)
+static void psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = (short)e->code;
-    if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
-    if (s->error) *s->error = *e;
-    return e->code;
+    if (psi_sock_error(s, e->code)) *s->error = *e;
 }
 
 /*--- the transport: a descriptor */
@@ -10243,7 +10334,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    psi_dns_release(d->names);
+    if (d->names) psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10259,7 +10350,6 @@ static void psi_sock_drop(psocket *s, int state)
         psi_rec_free(s->of.tls->rec);
         s->of.tls->rec = NULL;
     }
-    if (s->state < PSI_OPEN) s->of.tls = NULL;
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
     s->state = (uint8_t)state;
@@ -10280,9 +10370,8 @@ static int psi_sock_end(psocket *s, int code)
 
 static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
 {
-    if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
-    if (psi_is_wait(r)) return r;
-    return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
+    if (r >= 0 && (size_t)r > most) return PSOCKET_INVALID;
+    return r <= PSOCKET_CODE_END || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE ? (ptrdiff_t)PSOCKET_OS : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10301,7 +10390,7 @@ static int psi_sock_cannot_put(psocket *s, int code, int os)
     if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
     psi_sock_out_free(s);
     s->end_out = (short)code;
-    return psi_sock_note(s, code, os, NULL);
+    return psi_sock_note(s, code, os);
 }
 
 /* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
@@ -10326,7 +10415,7 @@ static int psi_sock_flush(psocket *s)
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
-    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os); /* nothing is lost: try again */
     return psi_sock_cannot_put(s, (int)n, os);
 }
 
@@ -10487,7 +10576,7 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
     else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
-    if (!s->broken) psi_sock_note(s, code, os, NULL);
+    if (!s->broken) psi_sock_note(s, code, os);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
@@ -10500,7 +10589,7 @@ static int psi_sock_fill(psocket *s)
     if (s->end_in) return s->end_in;
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
-    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    if ((r = psi_sock_reserve(s, room)) != 0) return r;
     got = psi_sock_answered(s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os), want);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
@@ -10510,7 +10599,7 @@ static int psi_sock_fill(psocket *s)
     psi_sock_relax(s);
     if (psi_is_wait(got)) return PSOCKET_WANT_READ;
     if (got == PSOCKET_NOMEM || s->udp)
-        return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+        return psi_sock_note(s, (int)got, os); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
@@ -10529,7 +10618,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     if (r) return r;
     while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN)
         n /= 2;
-    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (r) return r;
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
 }
@@ -10539,9 +10628,9 @@ static int psi_sock_may_send(psocket *s, size_t n)
 {
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
-    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
-    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+    if (s->end_out) return psi_sock_say(s, PSOCKET_CLOSED_HERE, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_say(s, PSOCKET_INVALID, "nobody to send to yet: call setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_say(s, PSOCKET_INVALID, "too many bytes") : 0;
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
@@ -10558,7 +10647,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     r = psi_sock_put(s, data, n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0)
-        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
     if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
@@ -10573,13 +10662,13 @@ static int psi_sock_finish(psocket *s)
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
-            return psi_sock_note(s, r, 0, NULL);
+            return r;
         s->end_out = PSI_FINISHING;
     }
     if ((r = psi_sock_flush(s)) != 0 || !s->end_out) return r;
     r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
+    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os);
     s->end_out = PSOCKET_CLOSED_HERE;
     return 0;
 }
@@ -10590,32 +10679,34 @@ static int psi_sock_finish(psocket *s)
 static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 {
     const psi_addr *a = &d->names->addrs[index];
-    char where[80] = "", text[128];
-    int n;
-    d->code = code;
-    d->os = os;
+    psocket_error *e = &d->why;
+    const char *by = e->code ? "; " : ": ";
+    char where[80] = "";
+    size_t n;
+    if (!e->code) psi_err_alert(e, code, -1, "cannot connect to \"%.255s\"", d->names->host);
+    e->code = code;
+    e->os_error = os;
     if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
-    n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
-                 os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
-    if (n > 0) d->said += (size_t)n;
-    if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", *where ? by : "", where);
+    psi_err_why(e);
 }
 
 /* Attempt i has reached the peer. */
 static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
-    psi_hs *hs = d->hs;
-    psocket_fd fd = d->tries[i].fd;
-    d->tries[i].fd = -1;
     s->peer = d->names->addrs[d->tries[i].index];
-    psi_dial_free(d);
-    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
-    s->of.hs = hs;
+    psi_sock_on_fd(s, d->tries[i].fd, s->peer.family, &psi_transport_fd);
+    d->tries[i].fd = -1;
+    s->of.role = d->role;
     s->due[0] = 0;
-    if (!hs) return 0;
-    s->state = PSI_HANDSHAKING;
-    psi_sock_clock(s, 0);
+    if (d->hs) {
+        s->of.hs = d->hs;
+        s->state = PSI_HANDSHAKING;
+        psi_sock_clock(s, 0);
+    }
+    psi_dial_free(d);
     return 0;
 }
 
@@ -10649,9 +10740,13 @@ static int psi_dial_try(psocket *s, int64_t now)
 /* Nothing is left to try, or no time. */
 static int psi_dial_lost(psocket *s)
 {
-    psi_dial *d = s->of.dial;
-    int code = d->code;
-    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
+    psi_sock_note_error(s, &s->of.dial->why);
+    return psi_sock_end(s, s->code);
+}
+
+static int psi_dial_unresolved(psocket *s, int code, int os)
+{
+    psi_err_os(psi_sock_error(s, code), code, os, "cannot resolve \"%.255s\"", s->of.dial->names->host);
     return psi_sock_end(s, code);
 }
 
@@ -10666,20 +10761,14 @@ static int psi_dial_step(psocket *s)
     psi_dial *d = s->of.dial;
     int64_t now;
     int i, os = 0, code;
-    if (s->state == PSI_RESOLVING) {
-        if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
-        if ((code = d->names->code) != 0) {
-            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
-        s->state = PSI_CONNECTING;
-    }
+    if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
+    if (d->names->code) return psi_dial_unresolved(s, d->names->code, d->names->os);
+    for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     now = psi_os_now();
     for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
         if (i == d->live) {
-            if (psi_dial_try(s, now)) i++; /* it is under way */
+            i += psi_dial_try(s, now);
             continue;
         }
         code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
@@ -10697,20 +10786,18 @@ static int psi_dial_step(psocket *s)
 }
 
 /* What it waits for, as psocket_pollset has it. */
-static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (state == PSI_RESOLVING) {
-        int wait = psi_dns_ms(d->names);
-        if (wait >= 0) psi_lower_ms(ms, wait);
-        if (d->names->bell[0] == -1 || cap < 1) return 0;
+    int n = 0, wait = psi_dns_ms(d->names);
+    if (wait > 0) psi_lower_ms(ms, wait);
+    if (wait && d->names->bell[0] != -1 && cap > 0) {
         fds[0].fd = d->names->bell[0];
-        fds[0].events = PSOCKET_READ;
-        return 1;
+        fds[n++].events = PSOCKET_READ;
     }
-    for (i = 0; i < d->live && n < cap; i++) {
-        fds[n].fd = d->tries[i].fd;
-        fds[n++].events = PSOCKET_WRITE;
+    if (wait) return n;
+    for (; n < d->live && n < cap; n++) {
+        fds[n].fd = d->tries[n].fd;
+        fds[n].events = PSOCKET_WRITE;
     }
     if (psi_dial_more(d)) psi_until(ms, d->next_at);
     return n;
@@ -10721,11 +10808,11 @@ static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
     int i = 0;
-    if (s->state != PSI_CONNECTING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out %s%.255s", d ? "while resolving " : "during the TLS handshake",
-                      d ? d->names->host : "");
+    if (!d) {
+        psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
+    if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
     do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
     return psi_dial_lost(s);
 }
@@ -10735,8 +10822,8 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
-    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
+    if (code == PSOCKET_TRUNCATED) return psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
+    return psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
 }
 
 /* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
@@ -10772,10 +10859,11 @@ static int psi_sock_hear(psocket *s)
 static int psi_sock_secured(psocket *s)
 {
     psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
-    if (!t) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
+    if (!t) return psi_sock_end(s, PSOCKET_NOMEM);
     psi_hs_finish(s->of.hs, &t->rec, &t->info);
     psi_hs_free(s->of.hs);
     s->of.tls = t;
+    s->secured = 1;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
@@ -10813,11 +10901,11 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psi_hs *hs = NULL;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
-        return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+        return PSOCKET_PLAINTEXT;
     if (!tls && s->side == PSOCKET_SERVER) {
         r = psi_err_code(&e, PSOCKET_TLS_NO_IDENTITY);
     } else if ((r = psi_tls_meant(&tls, &e)) == 0) {
-        r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+        r = psi_hs_new(&hs, d ? d->role : s->of.role, tls, name, d ? d->port : s->peer.port, &e);
         psocket_tls_free(tls);
     }
     if (r) { /* ended, lest a caller who does not look sends in the clear */
@@ -10851,7 +10939,7 @@ static int psi_listen_ready(psocket *s)
         return 1;
     }
     l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    return r == PSOCKET_WANT_READ ? 0 : psi_err_os(psi_sock_error(s, r), r, os, "cannot accept");
 }
 
 /* The listener s is closed. */
@@ -10884,8 +10972,7 @@ static int psi_sock_ready(const psocket *s, int events)
     const uint8_t *p;
     int ready = 0;
     switch (s->state) {
-    case PSI_RESOLVING:
-    case PSI_CONNECTING:
+    case PSI_DIALLING:
         return 0;
     case PSI_HANDSHAKING: /* does it wait for the application? */
         return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
@@ -10918,9 +11005,8 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
-    case PSI_RESOLVING:
-    case PSI_CONNECTING:
-        return psi_dial_wants(s->of.dial, s->state, fds, cap, ms);
+    case PSI_DIALLING:
+        return psi_dial_wants(s->of.dial, fds, cap, ms);
     case PSI_LISTENING:
         return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
     case PSI_HANDSHAKING:
@@ -11003,7 +11089,7 @@ static void psi_sock_free(psocket *s)
     psi_ring_free(&s->ring);
     if (psi_sock_info(s)) psi_free(s->of.tls->info);
     if (s->listens) psi_free(s->of.listen->path);
-    psi_free(s->of.tls); /* or what stands there */
+    if (s->listens || s->secured) psi_free(s->of.tls); /* or of.listen */
     psi_free(s->error);
     psi_free(s);
 }
@@ -11045,7 +11131,7 @@ static int psi_wrap_finish(void *user, int *os)
 
 static void psi_wrap_close(void *user)
 {
-    ((psocket *)user)->above = NULL;
+    ((psocket *)user)->carries = 0;
     psi_sock_free((psocket *)user);
 }
 
@@ -11067,7 +11153,7 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->watch.is_sock = 1;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
-    s->role = role;
+    s->of.role = role;
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
@@ -11127,18 +11213,25 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+#ifdef PSI_OS_EPOLL
+#define psi_poll_taken(w, fd) 0 /* epoll tells */
+#else
+/* Does the poller watch the descriptor that w is to watch for another? kqueue would forget the other. */
+static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
+{
+    const psocket_poller *p = w->poller;
+    int i = 0;
+    while (i < p->count && (p->heap[i] == w || p->heap[i]->one.fd != fd || !p->heap[i]->one.events)) i++;
+    return i < p->count;
+}
+#endif
+
+/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
-    w->fired = 0;
-    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
-    psi_link_out(&w->link);
-    if (ready) psi_poll_report(w, ready);
-    if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
+    int i, k, r = 0, n = 1, ms = -1;
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
@@ -11149,9 +11242,24 @@ static int psi_poll_look(psocket_watch *w)
         fds[k].events |= fds[i].events;
         fds[i--] = fds[--n];
     }
-    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
+}
+
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
+{
+    psocket *s = psi_poll_sock(w);
+    int fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
+    psi_link_out(&w->link);
+    if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
+    return psi_poll_arm(w, ready);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
@@ -11284,21 +11392,25 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
 
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    int other = s && s->watch.poller && s->watch.poller != p;
+    int r, other = s && s->watch.poller && s->watch.poller != p;
     if (!s) return PSOCKET_INVALID;
     if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
+        return psi_sock_say(s, PSOCKET_INVALID, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
         if (other || !s->watch.poller) return 0;
         psi_sock_flush(s); /* nobody will do it later */
         if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
-    if (other || s->above)
-        return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    if (other || s->carries)
+        return psi_sock_say(s, PSOCKET_BUSY, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0);
     psi_poll_want(&s->watch, events, timeout_ms, user);
+    if (!s->watch.one.events && !s->watch.more && (r = psi_poll_arm(&s->watch, 0)) != 0) {
+        psi_watch_leave(&s->watch);
+        return psi_sock_note(s, r, 0);
+    }
     psi_check_poller(p);
     return 0;
 }
@@ -11306,8 +11418,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
 {
     psocket_watch *w = out ? *out : NULL;
-    psocket_pollfd one;
-    int r = 0, os, fresh = !w;
+    int r, os, fresh = !w;
     if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
         return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
@@ -11316,19 +11427,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events)
+    if (w->one.fd != fd || w->one.events == events)
         psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
-    one.fd = fd;
-    one.events = events;
-    r = psi_watch_set(w, &one, 1);
-    if (r) {
-        if (fresh) psocket_watch_free(w);
-        return r;
-    }
-    *out = w;
+    w->one.fd = fd;
     psi_poll_want(w, events, timeout_ms, user);
+    r = psi_poll_arm(w, 0);
+    if (!r) *out = w;
+    else if (fresh) psocket_watch_free(w);
+    else psi_poll_want(w, 0, -1, user);
     psi_check_poller(p);
-    return 0;
+    return r;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
@@ -11401,47 +11509,40 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (end != INT64_MAX) psi_until(&ms, end);
     if (n >= 0) n = psi_os_poll(fds, n, ms, &os);
-    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    if (n < 0) return psi_sock_note(s, n, os);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
-    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0);
     if (s->watch.poller) s->watch.poller->tell(&s->watch);
     psi_check_sock(s);
     return r;
-}
-
-static int psi_public_wrong(psocket *s, const char *why)
-{
-    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
-    if (s->listens) return psi_public_wrong(s, "a listener moves no data");
-    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    if (s->listens) return psi_sock_say(s, PSOCKET_INVALID, "a listener moves no data");
+    if (!ok) return psi_sock_say(s, PSOCKET_INVALID, "a NULL pointer, or nothing asked for");
     return 0;
 }
 
-/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
-   is the answer. The time of an operation begins with the first try that has to wait. */
+/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting;
+   0: that is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
 {
-    if (s->state < PSI_OPEN) return 0;
-    if (!psi_is_wait(*r)) {
-        s->due[way] = 0;
-        return 0;
+    int open = s->state >= PSI_OPEN; /* else psi_sock_step looks after the time */
+    if (open && psi_is_wait(*r)) {
+        if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+        psi_sock_clock(s, way);
+        if (psi_sock_late(s, way)) *r = PSOCKET_TIMEOUT;
     }
-    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
-    psi_sock_clock(s, way);
-    if (psi_sock_late(s, way)) {
-        s->due[way] = 0;
-        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+    if (!psi_is_wait(*r)) {
+        if (open) s->due[way] = 0;
         return 0;
     }
     if (s->nonblocking) return 0;
@@ -11450,17 +11551,20 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
     return *r >= 0;
 }
 
-/* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
+/* Is s out of dialling and handshaking? 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    while (s->state < PSI_OPEN) {
-        int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN)
-            return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
-        if (s->nonblocking || !psi_is_wait(r)) return r;
-        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
-    }
-    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
+    int r = s->state < PSI_OPEN ? psi_sock_step(s) : 0;
+    if (s->state == PSI_OPEN && r == PSOCKET_CLOSED) return 0; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? (int)PSOCKET_CLOSED_HERE : r;
+}
+
+/* Gets it there. */
+static int psi_public_open(psocket *s)
+{
+    ptrdiff_t r;
+    do r = psi_public_settle(s); while (psi_public_again(s, &r, 0));
+    return (int)r;
 }
 
 /*--- making sockets */
@@ -11500,8 +11604,9 @@ static int psi_public_settings(psi_os_settings *set, psocket **out, int side, co
 /* NULL, or what is wrong with the host and port to connect to. */
 static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
-    if (!host || !*host) return "no host given";
-    if (!psi_addr_path(host)) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    const char *path = host ? psi_addr_path(host) : NULL;
+    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path)) return "no host, or one that is too long";
+    if (!path) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
     return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
@@ -11522,20 +11627,20 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
+    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, NULL);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
-    if (s) psi_sock_clock(s, 0);
-    r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
-    if (r) {
-        psi_free(d);
-        psi_sock_free(s);
-        return r == PSOCKET_NOMEM ? psi_err_code(set.opt.error, r) : psi_err_os(set.opt.error, r, 0, "bad host");
+    if (!d) {
+        psi_free(s);
+        return psi_err_code(set.opt.error, PSOCKET_NOMEM);
     }
     d->port = port;
+    d->role = PSI_CLIENT;
     d->set = set;
     s->of.dial = d;
-    s->state = PSI_RESOLVING;
-    r = psi_public_settle(s);
+    s->state = PSI_DIALLING;
+    psi_sock_clock(s, 0);
+    r = psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user);
+    r = r ? psi_sock_note(s, r, 0) : psi_public_open(s);
     if (!r || psi_is_want(r)) {
         *out = s;
         return 0;
@@ -11722,14 +11827,15 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     psocket_error *e = opt ? opt->error : NULL;
     int r;
     if (out) *out = NULL;
-    if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
+    if (!c || c->udp || c->carries || c->listens || c->state == PSI_CLOSED)
         return psi_err_os(e, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN || c->watch.poller)
         return psi_err_os(e, PSOCKET_BUSY, 0, "the carrier is not connected yet, or in a poller");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
-    c->above = *out;
+    c->carries = 1;
+    c->watch.user = *out;
     c->nonblocking = 1;
     c->due[0] = c->due[1] = 0;
     return 0;
@@ -11750,7 +11856,7 @@ static int psi_public_accept(psocket *s, psocket **out)
     r = psi_os_set(c->fd, c->family, 0, &l->set, &os);
     if (r) {
         psi_sock_free(c);
-        return psi_sock_note(s, r, os, NULL);
+        return psi_sock_note(s, r, os);
     }
     *out = c;
     return 0;
@@ -11762,7 +11868,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listens || !out)
-        return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
+        return psi_sock_say(s, PSOCKET_INVALID, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
@@ -11773,7 +11879,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->listens) return psi_public_wrong(s, "only a listener has connections");
+    if (!s->listens) return psi_sock_say(s, PSOCKET_INVALID, "only a listener has connections");
     return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
@@ -11782,8 +11888,9 @@ PSOCKET_API int psocket_hasconnection(psocket *s)
 /* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
 static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    int r;
-    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    int r = psi_public_settle(s);
+    if (r) return r;
+    if (psi_sock_late(s, 1)) return PSOCKET_TIMEOUT; /* whatever would still go */
     while (s->sent < len || !len) {
         ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : "", len - s->sent);
         if (n < 0 || s->nonblocking || s->udp) return n;
@@ -11799,8 +11906,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     ptrdiff_t r = psi_public_begin(s, data || !len);
     if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) == 0)
-        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
     return psi_public_answer(s, r);
 }
 
@@ -11809,12 +11915,10 @@ static int psi_public_finish(psocket *s, int shut)
 {
     ptrdiff_t r = psi_public_begin(s, 1);
     if (r) return (int)r;
-    r = psi_public_settle(s);
-    if (r) return (int)psi_public_answer(s, r);
-    if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (s->end_out >= 0 && psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-        else r = psi_sock_finish(s);
+        r = psi_public_settle(s);
+        if (!r && shut && !s->end_out) s->end_out = PSI_ENDING;
+        if (!r) r = s->end_out >= 0 && psi_sock_late(s, 1) ? (int)PSOCKET_TIMEOUT : psi_sock_finish(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
@@ -11879,8 +11983,8 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
     int r = psi_public_begin(s, data || !len);
     if (r) return r;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (psi_sock_hs(s)) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (psi_sock_hs(s)) return psi_sock_say(s, PSOCKET_BUSY, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
     s->news = PSI_NEWS;
@@ -11892,7 +11996,7 @@ PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && n)) != 0) return r;
-    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    if (n > PSI_RING_MAX / 2) return psi_sock_say(s, PSOCKET_LIMIT, "read of more than 1 GB");
     do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
     if (r == 1) {
         psi_ring_join(&s->ring, (uint32_t)n);
@@ -11907,7 +12011,7 @@ static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max
     uint32_t m = (uint32_t)strlen(delimiter), end;
     while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
         ptrdiff_t r;
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if (s->ring.bytes >= max) return psi_sock_say(s, PSOCKET_LIMIT, "no delimiter within the limit");
         if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
     }
     return (ptrdiff_t)end;
@@ -11920,7 +12024,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > PSI_RING_MAX / 2) max = PSI_RING_MAX / 2;
     if (strlen(delimiter) > max)
-        return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+        return psi_sock_say(s, PSOCKET_LIMIT, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
     if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
     return psi_public_answer(s, r);
@@ -11943,18 +12047,18 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     int r;
     if (!s) return PSOCKET_INVALID;
-    if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
-    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
-    if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
+    if (s->listens) return psi_sock_say(s, PSOCKET_INVALID, "a listener speaks no TLS");
+    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0);
+    if (s->udp) return psi_sock_say(s, PSOCKET_UNSUPPORTED, "TLS is for stream sockets only");
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
-        if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return r;
+        if (!PSI_TLS) return (int)psi_public_answer(s, psi_sock_end(s, PSOCKET_UNSUPPORTED));
+        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return (int)psi_public_answer(s, r);
     }
-    return (int)psi_public_answer(s, psi_public_settle(s));
+    return (int)psi_public_answer(s, psi_public_open(s));
 }
 
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
@@ -11962,7 +12066,7 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
     const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(psi_sock_hs(s)) : NULL;
     if (q) memset(q, 0, sizeof *q);
     if (!s) return PSOCKET_INVALID;
-    if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
+    if (!asked || !q) return psi_sock_say(s, PSOCKET_INVALID, "no place for the question, or none is asked");
     *q = *asked;
     return 0;
 }
@@ -11971,7 +12075,7 @@ PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code))
-        return psi_public_wrong(s, "no decision is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no decision is asked for");
     return 0;
 }
 
@@ -11979,7 +12083,7 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
-        return psi_public_wrong(s, "no signature of that length is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no signature is asked for");
     return 0;
 }
 
@@ -11988,11 +12092,11 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_rec(s) || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    if (!psi_sock_rec(s) || !label || !out || !n) return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
     r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
-        return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
-    return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
+        return psi_sock_say(s, PSOCKET_UNSUPPORTED, "exporting needs TLS 1.3 or the extended master secret");
+    return r < 0 ? psi_sock_say(s, PSOCKET_INVALID, "this label, context and length cannot be exported") : r;
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
@@ -12059,7 +12163,6 @@ static int psi_public_redirect(psocket *s, const char *ip, int port)
     s->of.dial->names = names;
     s->of.dial->port = port;
     s->of.dial->next = 0;
-    s->state = PSI_RESOLVING;
     r = psi_sock_step(s);
     return psi_is_wait(r) ? 0 : r;
 }
@@ -12069,17 +12172,18 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     psi_addr a;
     int os = 0, r;
     if (!s) return PSOCKET_INVALID;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (!s->udp) return psi_sock_say(s, PSOCKET_UNSUPPORTED, "setpeer is for UDP sockets");
     if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port: \"%.80s\", %d", ip ? ip : "", port);
+        return psi_err_alert(psi_sock_error(s, PSOCKET_INVALID), PSOCKET_INVALID, -1, "not an address and port: \"%.80s\", %d",
+                             ip ? ip : "", port);
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
     if (s->io == &psi_transport_fd) {
-        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
+        if (a.family != s->family) return psi_sock_say(s, PSOCKET_INVALID, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
-        if (r) return psi_sock_note(s, r, os, NULL);
+        if (r) return psi_sock_note(s, r, os);
     }
     s->peer = a;
     return 0;
@@ -12142,7 +12246,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
-        return psi_public_wrong(s, "no events, or unknown ones");
+        return psi_sock_say(s, PSOCKET_INVALID, "no events, or unknown ones");
     for (;;) {
         ready = psi_sock_look(s, calls, 0, 0);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
@@ -12156,7 +12260,7 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
     int n;
     if (!s) return PSOCKET_INVALID;
     if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
-        return psi_public_wrong(s, "no place for the answer, or unknown events");
+        return psi_sock_say(s, PSOCKET_INVALID, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
     if (n < 0) return (int)psi_public_answer(s, n);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;
@@ -12167,14 +12271,14 @@ PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 
 /*==================================================================================================
  * >>lua
- * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, the socket's `limit` and `polled`, and
- * psi_os_poll for a sleep.
+ * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, some fields of the socket (`limit`,
+ * `timeout`, `polled`, and which poller it is in), and psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.
  *
  * A task is a coroutine that a scheduler of ours resumes. Before it yields, its psi_lua_task says what it waits for
- * (object, direction, due) and the object says who waits; both are undone before it is resumed. What any other coroutine
+ * (object, direction) and the object says who waits; both are undone before it is resumed. What any other coroutine
  * waits for is noted at the object alone, so that a second one is refused: who resumes it is not our concern, and a task
  * that such a coroutine runs inside is resumed in every turn.
  *
@@ -12324,22 +12428,23 @@ typedef struct psi_lua_task {
     psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
-    int64_t due;         /* to be resumed no later; INT64_MAX never */
-    uint32_t sched;      /* id of its scheduler */
-    uint8_t waits;       /* it has said what it waits for, and is left alone until then */
+    struct psi_lua_sched *sched; /* NULL: none, or no more */
+    uint8_t waits;       /* it has said what it waits for, and is left alone until then, */
+    uint8_t timed;       /* or until its timer goes off */
     uint8_t queued;      /* it is ready */
     uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
+
+static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRANGERS, and is never changed */
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
     psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
     psi_lua_link unused;
-    struct psi_lua_sched *next;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
     psocket_watch *signals;
-    uint32_t id, live;
+    uint32_t live;
     uint32_t inside;         /* how many of its tasks are being resumed, one from within the other */
     uint32_t ran;            /* how many were, and turns begun, since psi_lua_bury */
     uint8_t urgent;          /* one of the ready ones was woken */
@@ -12355,10 +12460,7 @@ typedef struct psi_lua_loan {
 
 /* One per Lua. */
 typedef struct psi_lua_vm {
-    psi_lua_sched *scheds; /* all that live */
     psi_lua_task *at;      /* the task that its scheduler resumes now */
-    psi_lua_task stranger; /* stands for a coroutine in PSI_LUA_STRANGERS */
-    uint32_t ids;          /* the last one given to a scheduler */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
     int copy, heed, finish, note, trace; /* functions in the registry, */
@@ -12370,15 +12472,12 @@ struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
     psi_lua_task *owner;     /* closes it when it ends */
-    int limit;               /* the time limit that C keeps, for what is sent */
-    uint32_t home;           /* id of the scheduler whose poller it is in */
     int timeout;             /* of each operation, in milliseconds; 0 none */
-    uint8_t interest;        /* events that the poller watches for */
-    uint8_t blocks;          /* it does not yield */
-    uint8_t lent;            /* bytes in its buffer are being copied: it must not be touched, */
-    uint8_t closing;         /* and is to be closed afterwards */
-    uint8_t asks;            /* its handshake has asked a question */
-    uint8_t promised;        /* hasconnection has said that accept will not yield */
+    unsigned blocks : 1;     /* it does not yield */
+    unsigned lent : 1;       /* bytes in its buffer are being copied: it must not be touched, */
+    unsigned closing : 1;    /* and is to be closed afterwards */
+    unsigned asks : 1;       /* its handshake has asked a question */
+    unsigned promised : 1;   /* hasconnection has said that accept will not yield */
 };
 
 /* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
@@ -12428,8 +12527,8 @@ static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int 
     size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
     memset((void *)k, 0, size);
-    k->timeout = k->limit = timeout;
-    k->blocks = (uint8_t)blocks;
+    k->timeout = timeout;
+    k->blocks = blocks != 0;
     psi_lua_setmetatable(L, class_name);
     return k;
 }
@@ -12912,37 +13011,32 @@ static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, 
 
 /*--- waiting */
 
-static psi_lua_sched *psi_lua_find_sched(const psi_lua_vm *vm, uint32_t id)
-{
-    psi_lua_sched *S = vm->scheds;
-    while (S && S->id != id) S = S->next;
-    return S;
-}
-
 /* Has the task resumed in the next turn. */
-static void psi_lua_queue(psi_lua_sched *S, psi_lua_task *t, int how)
+static void psi_lua_queue(psi_lua_task *t, int how)
 {
-    if (how == PSI_LUA_WOKEN) S->urgent = 1;
+    if (how == PSI_LUA_WOKEN) t->sched->urgent = 1;
     if (t->queued) return;
     t->queued = 1;
     psi_lua_unlink(&t->link);
-    psi_lua_append(&S->ready, &t->link);
-}
-
-static void psi_lua_wake(const psi_lua_vm *vm, psi_lua_task *t)
-{
-    psi_lua_sched *S = t && t->sched ? psi_lua_find_sched(vm, t->sched) : NULL;
-    if (S) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    psi_lua_append(&t->sched->ready, &t->link);
 }
 
 /* Wakes those that wait in a ring. */
-static void psi_lua_wake_ring(const psi_lua_vm *vm, psi_lua_link *ring)
+static void psi_lua_wake_ring(psi_lua_link *ring)
 {
     while (ring->next != ring) {
-        psi_lua_link *first = ring->next;
-        psi_lua_unlink(first);
-        psi_lua_wake(vm, (psi_lua_task *)(void *)first);
+        psi_lua_task *t = (psi_lua_task *)(void *)ring->next;
+        psi_lua_unlink(&t->link);
+        psi_lua_queue(t, PSI_LUA_WOKEN);
     }
+}
+
+/* Wakes whoever waits for k. */
+static void psi_lua_wake_all(const psi_lua_sock *k)
+{
+    int way;
+    for (way = 0; way < 2; way++)
+        if (k->waiter[way] && k->waiter[way]->sched) psi_lua_queue(k->waiter[way], PSI_LUA_WOKEN);
 }
 
 /* Undoes what the task has said about its waiting. */
@@ -12953,53 +13047,33 @@ static void psi_lua_release(psi_lua_task *t)
         if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
     if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
     t->on = NULL;
-    t->due = INT64_MAX;
-    t->waits = 0;
+    t->waits = t->timed = 0;
 }
 
-/* Wakes whoever waits for k. */
-static void psi_lua_wake_all(const psi_lua_vm *vm, const psi_lua_sock *k)
+/* The poller that k is in, if any. */
+static psocket_poller *psi_lua_poller(const psi_lua_sock *k)
 {
-    psi_lua_wake(vm, k->waiter[0]);
-    psi_lua_wake(vm, k->waiter[1]);
+    return k->s ? k->s->watch.poller : NULL;
 }
 
-/* Has the scheduler's poller watch for events on k, and nothing else. */
-static int psi_lua_watch(psi_lua_sched *S, psi_lua_sock *k, int events)
+/* Takes k out of it. */
+static void psi_lua_forget(const psi_lua_sock *k)
 {
-    int r = psocket_poller_set(S->poller, k->s, events, -1, k);
-    if (r >= 0) k->interest = (uint8_t)events;
-    k->s->polled = 1;
-    return r;
-}
-
-/* Takes k out of the poller it is in. */
-static void psi_lua_forget(const psi_lua_vm *vm, psi_lua_sock *k)
-{
-    psi_lua_sched *S = k->interest ? psi_lua_find_sched(vm, k->home) : NULL;
-    if (S) psi_lua_watch(S, k, 0);
-    k->interest = 0;
+    if (psi_lua_poller(k)) psocket_poller_set(psi_lua_poller(k), k->s, 0, -1, NULL);
 }
 
 /* Sees to it that S hears of event on k: 0, or an error if that cannot be. */
-static int psi_lua_listen_for(const psi_lua_vm *vm, psi_lua_sched *S, psi_lua_sock *k, int event)
+static int psi_lua_listen_for(const psi_lua_sched *S, psi_lua_sock *k, int event)
 {
-    if (k->home != S->id) {
-        const psi_lua_task *other = k->waiter[!(event >> 1)];
-        if (other && other->sched == k->home) return PSOCKET_BUSY; /* it is in that task's poller */
-        psi_lua_forget(vm, k);
-        k->home = S->id;
+    const psi_lua_task *other = k->waiter[!(event >> 1)];
+    psocket_poller *p = psi_lua_poller(k);
+    if (p != S->poller) {
+        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY; /* it is in that task's poller */
+        psi_lua_forget(k);
     }
-    return k->interest & event ? 0 : psi_lua_watch(S, k, k->interest | event);
-}
-
-/* Sees to it that the task is resumed by then. A timer that goes off later than it waits does no harm. */
-static int psi_lua_set_alarm(psi_lua_sched *S, psi_lua_task *t, int64_t due)
-{
-    int64_t left = due - psocket_now();
-    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    t->due = due;
-    return psocket_poller_watch(S->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+    if (k->s->watch.events & event) return 0;
+    k->s->polled = 1;
+    return psocket_poller_set(S->poller, k->s, k->s->watch.events | event, -1, k);
 }
 
 /* The core in the table at 1, or NULL. Pushes it, or nil. */
@@ -13042,7 +13116,7 @@ struct psi_lua_op {
 };
 
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
-static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
+static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
     for (way = 0; (k->waiter[0] || k->waiter[1]) && way < 2; way++) {
@@ -13050,7 +13124,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
         lua_State *co;
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
-        if (t == &vm->stranger) {
+        if (t == &psi_lua_stranger) {
             lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
             lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
@@ -13060,8 +13134,8 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
             lua_pop(L, 2);
         }
         if (co && co != L && psi_lua_waits(co)) return PSOCKET_BUSY;
-        if (t != &vm->stranger) {
-            psi_lua_wake(vm, t); /* somebody else has resumed it: its scheduler is to find out what it does now */
+        if (t->sched) { /* somebody else has resumed it: its scheduler is to find out what it does now */
+            psi_lua_queue(t, PSI_LUA_WOKEN);
             psi_lua_release(t);
         }
         k->waiter[way] = NULL;
@@ -13070,7 +13144,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int clai
 }
 
 /* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
-static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k, int claims)
+static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
     lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
@@ -13082,34 +13156,9 @@ static void psi_lua_note_stranger(lua_State *L, psi_lua_vm *vm, psi_lua_sock *k,
         lua_pushlightuserdata(L, &k->waiter[way]);
         lua_pushthread(L);
         lua_rawset(L, -3);
-        k->waiter[way] = &vm->stranger;
+        k->waiter[way] = &psi_lua_stranger;
     }
     lua_pop(L, 1);
-}
-
-/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
-   again. */
-static void psi_lua_park(lua_State *L, const psi_lua_op *op)
-{
-    psi_lua_vm *vm = op->vm;
-    psi_lua_task *t = vm->at && vm->at->co == L ? vm->at : NULL;
-    psi_lua_sched *S = t ? psi_lua_find_sched(vm, t->sched) : NULL;
-    int way;
-    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
-    if (!S || (op->event && !op->soon && psi_lua_listen_for(vm, S, op->k, op->event)) ||
-        (op->due != INT64_MAX && psi_lua_set_alarm(S, t, op->due))) {
-        psi_lua_note_stranger(L, vm, op->k, op->claims);
-        return;
-    }
-    for (way = 0; way < 2; way++)
-        if (op->claims & (way + 1)) op->k->waiter[way] = t;
-    t->waits = 1;
-    t->on = op->claims ? op->k : NULL;
-    if (op->soon) {
-        psi_lua_queue(S, t, PSI_LUA_WOKEN);
-    } else if (op->ring && !t->queued) {
-        psi_lua_append(op->ring, &t->link);
-    }
 }
 
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
@@ -13118,6 +13167,38 @@ static int psi_lua_patience(int64_t due)
     int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
     if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
     return left > 0 ? (int)left : 0;
+}
+
+/* Sees to it that the task is resumed by then, or somewhat earlier. */
+static int psi_lua_set_alarm(psi_lua_task *t, int64_t due)
+{
+    int64_t left = due - psocket_now();
+    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+    t->timed = 1;
+    return psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+}
+
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
+   again. */
+static void psi_lua_park(lua_State *L, const psi_lua_op *op)
+{
+    psi_lua_task *t = op->vm->at;
+    int way;
+    if (t && t->co == L && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
+    if (!t || t->co != L || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
+        (op->due != INT64_MAX && psi_lua_set_alarm(t, op->due))) {
+        psi_lua_note_stranger(L, op->k, op->claims);
+        return;
+    }
+    for (way = 0; way < 2; way++)
+        if (op->claims & (way + 1)) op->k->waiter[way] = t;
+    t->waits = 1;
+    t->on = op->claims ? op->k : NULL;
+    if (op->soon) {
+        psi_lua_queue(t, PSI_LUA_WOKEN);
+    } else if (op->ring && !t->queued) {
+        psi_lua_append(op->ring, &t->link);
+    }
 }
 
 /* Waits where nothing can yield, for a signal, too. */
@@ -13133,10 +13214,9 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
 }
 
 /* Has C keep this time limit. */
-static void psi_lua_set_limit(psi_lua_sock *k, int ms)
+static void psi_lua_set_limit(const psi_lua_sock *k, int ms)
 {
-    if (k->limit != ms) psocket_settimeout(k->s, ms);
-    k->limit = ms;
+    if (k->s && k->s->timeout != ms) psocket_settimeout(k->s, ms);
 }
 
 /*--- operations that wait: each tries, from the start or again, and answers how many results, or AGAIN */
@@ -13170,13 +13250,14 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
     psi_lua_sock *k = psi_lua_subject(L, op);
-    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, op->vm, k, event);
+    const psocket_poller *p = psi_lua_poller(k);
+    int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, k, event);
     op->k = k;
     op->event = op->claims = event;
-    if (!r && k->interest && !(t && t->co == L && t->sched == k->home && psi_lua_yields(L, k))) {
+    if (!r && p && !(t && t->co == L && t->sched->poller == p && psi_lua_yields(L, k))) {
         /* its poller may have no turn before this is over, and until it has C does not look again */
-        psi_lua_wake_all(op->vm, k);
-        psi_lua_forget(op->vm, k);
+        psi_lua_wake_all(k);
+        psi_lua_forget(k);
     }
     if (r || op->again) return r;
     if (event == PSOCKET_READ) psi_lua_limit(op, ms ? ms : INT_MAX);
@@ -13205,23 +13286,23 @@ static int psi_lua_tired(psi_lua_op *op)
     return 1;
 }
 
-static void psi_lua_shut(const psi_lua_vm *vm, psi_lua_sock *k)
+static void psi_lua_shut(psi_lua_sock *k)
 {
     k->closing = k->lent;
     if (k->lent) return;
-    psi_lua_wake_all(vm, k);
-    psi_lua_forget(vm, k);
+    psi_lua_wake_all(k);
+    psi_lua_forget(k);
     psocket_close(k->s);
 }
 
 /* Calls the function on the stack, with one argument, with k lent: finalizers cannot touch it meanwhile. */
-static int psi_lua_lend(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k, int nresults)
+static int psi_lua_lend(lua_State *L, psi_lua_sock *k, int nresults)
 {
     int status;
     k->lent = 1;
     status = lua_pcall(L, 1, nresults, 0);
     k->lent = 0;
-    if (k->closing) psi_lua_shut(vm, k);
+    if (k->closing) psi_lua_shut(k);
     return status;
 }
 
@@ -13257,7 +13338,7 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     } while (got == PSOCKET_TIMEOUT && !tries++);
     if (got < 0) return psi_lua_stop(L, op, got);
     loan.len = (size_t)got;
-    if (psi_lua_lend(L, op->vm, k, 1) == 0) return 1;
+    if (psi_lua_lend(L, k, 1) == 0) return 1;
     psocket_unrecv(k->s, loan.bytes, loan.len); /* there was no memory: nothing is lost */
     return lua_error(L);
 }
@@ -13407,13 +13488,13 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sock *k = psi_lua_subject(L, op);
-    int r = psi_lua_claim(L, op->vm, k, PSOCKET_WRITE);
+    int r = psi_lua_claim(L, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
     op->k = k;
     op->event = op->claims = PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
-    psi_lua_forget(op->vm, k); /* writable is the usual state: it would only be reported once more */
+    psi_lua_forget(k); /* writable is the usual state: it would only be reported once more */
     lua_settop(L, 1);
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
     psocket_geterror(k->s, &e);
@@ -13475,13 +13556,13 @@ static int psi_lua_push_question(lua_State *L)
 }
 
 /* The same, in secure. */
-static int psi_lua_ask(lua_State *L, const psi_lua_vm *vm, psi_lua_sock *k)
+static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
 {
     int top = lua_gettop(L);
     lua_pushcfunction(L, psi_lua_push_question);
     lua_pushlightuserdata(L, k);
     k->asks = 1;
-    if (psi_lua_lend(L, vm, k, LUA_MULTRET)) return lua_error(L);
+    if (psi_lua_lend(L, k, LUA_MULTRET)) return lua_error(L);
     return lua_gettop(L) - top;
 }
 
@@ -13505,7 +13586,7 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
         lua_pushnil(L);
         return 1;
     }
-    r = psi_lua_claim(L, op->vm, k, PSOCKET_READ | PSOCKET_WRITE);
+    r = psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE);
     if (!r && begins) r = psi_lua_begin_tls(L, k);
     if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
     op->k = k;
@@ -13513,11 +13594,11 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
     if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
     if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
-    psi_lua_forget(op->vm, k);
-    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, op->vm, k);
+    psi_lua_forget(k);
+    if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, k);
     if (r < 0) {
         psi_lua_fail_sock(L, k, r);
-        psi_lua_shut(op->vm, k);
+        psi_lua_shut(k);
         lua_pushboolean(L, 0); /* here the spec says false */
         lua_replace(L, -4);
         return 3;
@@ -13701,7 +13782,7 @@ static int psi_lua_answer_question(lua_State *L)
     if (psocket_getquestion(k->s, &q) < 0) return 0; /* it was closed meanwhile */
     if (q.kind != PSOCKET_WANT_SIGNATURE)
         psocket_decide(k->s, yes ? 0 : q.verdict.code ? q.verdict.code : PSOCKET_CERT_REJECTED);
-    else if (psocket_signed(k->s, sig, len)) psocket_signed(k->s, NULL, 0); /* too long for a signature: refused, too */
+    else psocket_signed(k->s, sig, len);
     return 0;
 }
 
@@ -13806,7 +13887,7 @@ static int psi_lua_plan(lua_State *L)
     }
     all.o.timeout_ms = -1;
     if (!lua_isnil(L, from.arg)) n = psi_lua_read(L, from.arg, &from, &all) + psi_lua_length(L, from.arg);
-    if (k->asks || psi_lua_claim(L, psi_lua_here(L), k, PSOCKET_READ | PSOCKET_WRITE))
+    if (k->asks || psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE))
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
     if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
@@ -13866,9 +13947,9 @@ static int psi_lua_settings_gc(lua_State *L)
 /*--- the rest of sockets and listeners */
 
 /* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
-static void psi_lua_looked(lua_State *L, psi_lua_sock *k, int ended)
+static void psi_lua_looked(const psi_lua_sock *k, int ended)
 {
-    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(psi_lua_here(L), k);
+    if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(k);
 }
 
 static int psi_lua_peek(lua_State *L)
@@ -13878,10 +13959,10 @@ static int psi_lua_peek(lua_State *L)
     ptrdiff_t n;
     psi_lua_push_copy(L, psi_lua_here(L), &loan, k);
     n = psocket_peek(k->s, &loan.bytes);
-    psi_lua_looked(L, k, n < 0 && !psi_lua_is_want(n));
+    psi_lua_looked(k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
     loan.len = (size_t)n;
-    return psi_lua_lend(L, psi_lua_here(L), k, 1) ? lua_error(L) : 1;
+    return psi_lua_lend(L, k, 1) ? lua_error(L) : 1;
 }
 
 static int psi_lua_unrecv(lua_State *L)
@@ -13890,13 +13971,13 @@ static int psi_lua_unrecv(lua_State *L)
     size_t len;
     const char *data = psi_lua_check_string(L, 2, &len);
     int r = psocket_unrecv(k->s, data, len);
-    psi_lua_looked(L, k, 0);
+    psi_lua_looked(k, 0);
     return psi_lua_answer(L, k, r);
 }
 
 static int psi_lua_close(lua_State *L)
 {
-    psi_lua_shut(psi_lua_here(L), (psi_lua_sock *)psi_lua_object(L));
+    psi_lua_shut((psi_lua_sock *)psi_lua_object(L));
     return 0;
 }
 
@@ -13906,7 +13987,7 @@ static int psi_lua_gc(lua_State *L)
     psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
     psocket *s = k->s;
     int way;
-    psi_lua_shut(psi_lua_here(L), k);
+    psi_lua_shut(k);
     if (k->lent) return 0;
     for (way = 0; way < 2; way++)
         if (k->waiter[way] && k->waiter[way]->sched) psi_lua_release(k->waiter[way]);
@@ -13960,7 +14041,7 @@ static int psi_lua_isopen(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     int open = psocket_isopen(k->s) == 1;
-    psi_lua_looked(L, k, !open);
+    psi_lua_looked(k, !open);
     lua_pushboolean(L, open);
     return 1;
 }
@@ -13978,7 +14059,7 @@ static int psi_lua_setyield(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     if (!lua_isboolean(L, 2)) psi_lua_expected(L, 2, "boolean");
-    k->blocks = (uint8_t)!lua_toboolean(L, 2);
+    k->blocks = !lua_toboolean(L, 2);
     return 0;
 }
 
@@ -13988,7 +14069,7 @@ static int psi_lua_hasconnection(lua_State *L)
     int r = psocket_hasconnection(l->s);
     if (r > 0) {
         l->promised = 1;
-        psi_lua_wake_all(psi_lua_here(L), l); /* whoever waits in accept: the system will not report it again */
+        psi_lua_wake_all(l); /* whoever waits in accept: the system will not report it again */
     }
     if (r < 0) psi_lua_fail_sock(L, l, r);
     lua_pushboolean(L, r > 0);
@@ -14092,7 +14173,6 @@ static int psi_lua_listen(lua_State *L)
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
 static int psi_lua_wrap(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     psi_lua_sock *carrier = psi_lua_self(L), *k;
     psi_lua_options all;
     psocket_error e;
@@ -14100,8 +14180,8 @@ static int psi_lua_wrap(lua_State *L)
     psi_lua_socket_options(L, 2, &all, &e);
     if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
-    if (psi_lua_claim(L, vm, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
-    psi_lua_forget(vm, carrier);
+    if (psi_lua_claim(L, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
+    psi_lua_forget(carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
     if (r < 0) return psi_lua_fail(L, r, e.text);
     carrier->s = NULL;
@@ -14131,13 +14211,17 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* Answers with the list at 4, which options.resolve has returned. */
+/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked first. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
     lua_State *L = (lua_State *)user;
-    int i, code = PSOCKET_DNS_NOT_FOUND;
+    int i, n = lua_istable(L, 4) ? (int)PSI_LUA_LENGTH(L, 4) : 0, code = PSOCKET_DNS_NOT_FOUND;
     (void)host;
-    for (i = 1; i <= (int)PSI_LUA_LENGTH(L, 4); i++) {
+    if (lua_isnil(L, 4)) {
+        lua_pushboolean(L, 1);
+        lua_replace(L, 4);
+    }
+    for (i = 1; i <= n; i++) {
         lua_rawgeti(L, 4, i);
         if (lua_type(L, -1) == LUA_TSTRING && psocket_resolve_add(r, lua_tostring(L, -1)) == 0) code = 0;
         lua_pop(L, 1);
@@ -14155,17 +14239,16 @@ static int psi_lua_dial(lua_State *L)
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
     psi_lua_socket_options(L, 3, &all, &e);
-    if (lua_istable(L, 4)) {
-        all.o.resolve = psi_lua_resolved;
-        all.o.resolve_user = L;
-    } else if (all.resolve && !strchr(host, ':') && host[strspn(host, "0123456789.")]) { /* no address, no path */
-        lua_pushboolean(L, 0);
-        lua_getfield(L, 3, "resolve");
-        return 2;
-    }
+    if (all.resolve) all.o.resolve = psi_lua_resolved;
+    all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    psocket_free(k->s);
+    k->s = NULL;
+    lua_pushboolean(L, 0);
+    lua_getfield(L, 3, "resolve");
+    return 2;
 }
 
 /*--- the scheduler */
@@ -14173,10 +14256,9 @@ static int psi_lua_dial(lua_State *L)
 /* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
 static void psi_lua_make_core(lua_State *L)
 {
-    psi_lua_vm *vm = psi_lua_here(L);
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
-    S->vm = vm;
+    S->vm = psi_lua_here(L);
     S->ready.next = S->ready.prev = &S->ready;
     S->now.next = S->now.prev = &S->now;
     S->unused.next = S->unused.prev = &S->unused;
@@ -14193,9 +14275,6 @@ static void psi_lua_make_core(lua_State *L)
     lua_pushliteral(L, "_core");
     lua_insert(L, -2);
     lua_rawset(L, 1);
-    S->id = ++vm->ids;
-    S->next = vm->scheds;
-    vm->scheds = S;
 }
 
 /* The scheduler in the table at 1. Pushes it and its own table. */
@@ -14235,8 +14314,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     lua_rawset(L, table);
     psi_lua_unlink(&t->link);
     t->co = lua_tothread(L, co);
-    t->sched = S->id;
-    t->due = INT64_MAX;
+    t->sched = S;
     S->live++;
     return t;
 }
@@ -14245,7 +14323,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
     psi_lua_link link, joiners;
-    psi_lua_wake_ring(S->vm, &t->joiners);
+    psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
     psi_lua_unlink(&t->link);
     psocket_watch_free(t->watch);
@@ -14274,16 +14352,13 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     lua_rawset(L, table);
     psi_lua_clear_task(S, t);
     psi_lua_append(&S->unused, &t->link);
-    if (close && own) psi_lua_shut(S->vm, own);
+    if (close && own) psi_lua_shut(own);
 }
 
 /* Ends a scheduler, at any time. It is at index. */
 static void psi_lua_end_core(lua_State *L, psi_lua_sched *S, int index)
 {
-    psi_lua_sched **at = &S->vm->scheds;
     if (!S->poller) return;
-    while (*at && *at != S) at = &(*at)->next;
-    if (*at) *at = S->next;
     PSI_LUA_GETVALUE(L, index);
     lua_pushnil(L);
     while (lua_next(L, -2)) {
@@ -14329,8 +14404,8 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
-    if (joined) psi_lua_wake_ring(S->vm, &t->joiners);
-    if (t) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    if (joined) psi_lua_wake_ring(&t->joiners);
+    if (t) psi_lua_queue(t, PSI_LUA_WOKEN);
     lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
     lua_pushvalue(L, thread);
     if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
@@ -14363,7 +14438,7 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
     if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
-    if (t && keep) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
     if (n > 0) lua_call(L, n + 2, 0);
     else lua_pop(L, 3);
@@ -14384,7 +14459,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     S->inside--;
     vm->depth--;
     vm->at = outer;
-    if ((*t)->co != co || (*t)->sched != S->id) *t = NULL;
+    if ((*t)->co != co) *t = NULL;
     if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
     return status;
 }
@@ -14394,7 +14469,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 {
     lua_State *co = t->co;
     int status, state = psi_lua_state(co);
-    if (state == PSI_LUA_RUNNING) psi_lua_queue(S, t, PSI_LUA_YIELDED); /* by somebody else, for now */
+    if (state == PSI_LUA_RUNNING) psi_lua_queue(t, PSI_LUA_YIELDED); /* by somebody else, for now */
     if (state == PSI_LUA_DEAD) psi_lua_end_task(L, S, table, t, 1);
     if (state != PSI_LUA_SUSPENDED) return;
     psi_lua_release(t);
@@ -14412,7 +14487,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     else if (status != LUA_YIELD) psi_lua_failed(L, S, table, t, co);
     if (status == LUA_YIELD && t) {
         if (t->waits && !psi_lua_waits(co)) psi_lua_release(t); /* it could not yield then */
-        if (!t->waits) psi_lua_queue(S, t, PSI_LUA_YIELDED);
+        if (!t->waits) psi_lua_queue(t, PSI_LUA_YIELDED);
     }
     lua_pop(L, 1);
 }
@@ -14450,7 +14525,7 @@ static int psi_lua_start(lua_State *L)
     if (own) own->owner = t;
     t->own = own;
     t->bound = (uint8_t)spawn;
-    if (spawn) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+    if (spawn) psi_lua_queue(t, PSI_LUA_WOKEN);
     else psi_lua_resume(L, S, table, t, 1);
     return 1;
 }
@@ -14494,22 +14569,23 @@ static int psi_lua_remove(lua_State *L)
 static void psi_lua_event(psi_lua_sched *S, const psocket_event *e)
 {
     psi_lua_sock *k = (psi_lua_sock *)e->user;
-    int way, unwanted = 0;
+    psi_lua_task *t;
+    int way, wanted;
     if (!k) return; /* it was taken out meanwhile */
     if (e->user == &S->signals) {
         S->interrupted = 1;
     } else if ((uintptr_t)e->user & 1) { /* no object's address */
-        psi_lua_task *t = (psi_lua_task *)(void *)((char *)e->user - 1);
-        if (!t->waits || t->due == INT64_MAX) return;
-        if (t->due <= psocket_now() || psi_lua_set_alarm(S, t, t->due)) psi_lua_queue(S, t, PSI_LUA_WOKEN);
+        t = (psi_lua_task *)(void *)((char *)e->user - 1);
+        if (t->timed) psi_lua_queue(t, PSI_LUA_WOKEN); /* else it waits for something else by now */
     } else {
+        wanted = k->s->watch.events;
         for (way = 0; way < 2; way++) {
-            psi_lua_task *t = k->waiter[way];
+            t = k->waiter[way];
             if (!(e->events & (way + 1))) continue;
-            if (t && t->sched == S->id) psi_lua_queue(S, t, PSI_LUA_WOKEN);
-            else unwanted |= way + 1;
+            if (t && t->sched == S) psi_lua_queue(t, PSI_LUA_WOKEN);
+            else wanted &= ~(way + 1);
         }
-        if (unwanted & k->interest) psi_lua_watch(S, k, k->interest & ~unwanted);
+        if (wanted != k->s->watch.events) psocket_poller_set(S->poller, k->s, wanted, -1, k);
     }
 }
 
@@ -14520,7 +14596,7 @@ static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
     lua_pushnil(L);
     while (lua_next(L, table)) {
         if (lua_isthread(L, -2) && psi_lua_state(lua_tothread(L, -2)) == PSI_LUA_DEAD)
-            psi_lua_queue(S, (psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
+            psi_lua_queue((psi_lua_task *)lua_touserdata(L, -1), PSI_LUA_WOKEN);
         lua_pop(L, 1);
     }
 }
@@ -14629,7 +14705,7 @@ static int psi_lua_push(lua_State *L)
     lua_pushvalue(L, 2);
     lua_rawseti(L, -2, (int)((q->first + q->count) & INT_MAX));
     q->count++;
-    psi_lua_wake_ring(psi_lua_here(L), &q->ring);
+    psi_lua_wake_ring(&q->ring);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -14639,7 +14715,7 @@ static int psi_lua_push(lua_State *L)
 static int psi_lua_queue_close(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
-    psi_lua_wake_ring(psi_lua_here(L), &q->ring);
+    psi_lua_wake_ring(&q->ring);
     if (psi_lua_named(L, "__gc")) q->ring.prev = NULL;
     else q->closed = 1;
     return 0;

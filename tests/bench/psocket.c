@@ -73,12 +73,13 @@ static int exchange(conn *c)
     return r;
 }
 
+/* A sink receives until there is nothing more, or for a while: a chunk that was taken keeps its buffer until the next call. */
 static void turn(conn *c)
 {
-    int r = 0, events;
+    int r = 0, events, left = mode == SINK ? ACCEPTS : 0;
     if (mode == SOURCE) r = put_source(c);
     else
-        do r = exchange(c); while (!r && psocket_pending(c->s));
+        do r = exchange(c); while (!r && (left-- > 0 || psocket_pending(c->s)));
     if (r && r != PSOCKET_WANT_READ && r != PSOCKET_WANT_WRITE) {
         end(c);
         return;

@@ -5,11 +5,42 @@
  *     platform --bell  wakes a poller, and nothing else
  *     platform DIR     DIR holds the files plain.txt ("plain\n") and \xc3\xbc.txt ("umlaut\n"), and a folder sub
  */
+/* Where a pair is made over the loopback interface: a stranger comes first. */
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#define _WIN32_WINNT 0x0601
+#include <winsock2.h>
+static int listen_with_strangers(SOCKET fd, int backlog);
+#define listen(fd, backlog) listen_with_strangers(fd, backlog)
+#define STRANGERS
+#elif defined(PSOCKET_LWIP)
+#include "lwip/sockets.h"
+#include "lwip/tcpip.h"
+static int listen_with_strangers(int fd, int backlog);
+#define lwip_listen(fd, backlog) listen_with_strangers(fd, backlog)
+#define STRANGERS
+#endif
+
 #define PSOCKET_STATIC
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
-#ifdef PSOCKET_LWIP
-#include "lwip/tcpip.h"
+
+#ifdef STRANGERS
+#undef listen
+#undef lwip_listen
+static int strangers;
+static psocket_fd stranger[8];
+static int listen_with_strangers(psi_os_int fd, int backlog)
+{
+    psi_addr a;
+    int i, os, r = PSI_SYS(listen)(fd, backlog);
+    for (i = 0; i < strangers && !r; i++) {
+        psi_os_getname((psocket_fd)fd, 0, &a, NULL, 0);
+        psi_os_socket(&stranger[i], a.family, 0, &os);
+        psi_os_connect(stranger[i], &a, NULL, &os);
+    }
+    return r;
+}
 #endif
 
 static int passed, failed;
@@ -432,6 +463,47 @@ static void test_pair(void)
     psi_os_close(fds[1]);
 }
 
+/* Two sockets are a pair of each other, whoever else came. */
+static void test_strangers(void)
+{
+#ifdef STRANGERS
+    int i, many = (int)(sizeof stranger / sizeof *stranger);
+    for (strangers = 1; strangers <= many; strangers += many - 1) {
+        test_pair();
+        for (i = 0; i < strangers; i++) psi_os_close(stranger[i]);
+    }
+    strangers = 0;
+#endif
+}
+
+/* One system takes as an address what the others do. */
+static void test_addresses(void)
+{
+    static const char *const bad[] = {
+        "", "1", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1.2.3.4 ", " 1.2.3.4", "0x7f.0.0.1", ":", ":::", "1:2", "1:2:3:4:5:6:7",
+        "1:2:3:4:5:6:7:8:9", "1::2::3", "::1::", "12345::", "::12345", "g::", ":1::", "1::2:", ":2:3:4:5:6:7:8", "1:2:3:4:5:6:7:", "::1.2.3",
+        "::ffff:1.2", "::ffff:1.2.3", "::ffff:1.2.3.4.5", "::ffff:0x1.2.3.4", "::ffff:1.2.3.4:5", "::1 and more", "::1\n", "::1/64"
+    };
+    static const char *const good[][2] = {
+        { "127.0.0.1", "127.0.0.1" }, { "::", "::" }, { "::1", "::1" }, { "1::", "1::" }, { "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8" },
+        { "[fe80::1%3]", "fe80::1%3" }, { "::ffff:1.2.3.4", "1.2.3.4" }, { "10:20::30:40:0050", "10:20::30:40:50" }
+    };
+    psi_addr a;
+    char out[64];
+    size_t i;
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        int taken = psi_addr_parse(&a, bad[i], strlen(bad[i]));
+        if (taken) printf("takes \"%s\"\n", bad[i]);
+        CHECK(!taken);
+    }
+    for (i = 0; i < sizeof good / sizeof *good; i++) {
+        CHECK(psi_addr_parse(&a, good[i][0], strlen(good[i][0])));
+        psi_addr_normalise(&a);
+        psi_addr_print(&a, out);
+        CHECK(!strcmp(out, good[i][1]));
+    }
+}
+
 static void test_rest(void)
 {
     unsigned char a[64] = { 0 }, b[64] = { 0 };
@@ -474,6 +546,8 @@ static int platform(const char *dir)
     test_udp();
     test_listen();
     test_pair();
+    test_strangers();
+    test_addresses();
 #ifdef PSOCKET_LWIP
     (void)dir;
 #else

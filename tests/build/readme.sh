@@ -83,6 +83,12 @@ for v in 5.1 5.2 5.3 5.4 5.5 jit; do
     check "its TLS server ($lua)" sh -c "curl -sS --max-time 5 --cacert '$certs/ca.pem' https://localhost:8443/x | grep -qx 'You asked for /x'"
     stop $tls
 done
+if [ -f /usr/include/lua5.4/lua.h ] && has lua5.4; then
+    mkdir "$tmp/alone"
+    cp psocket.h "$tmp/lua.1" "$tmp/alone/"
+    alone() { (cd "$tmp/alone" && sh -ex ../sh.1 && env -u LUA_CPATH timeout 20 lua5.4 lua.1 | grep -qx hello); }
+    if [ -z "${BEARSSL_DIR:-}" ]; then check "README's command makes a Lua module of the header alone" alone; fi
+fi
 for f in lua.4 lua.5; do ! has lua5.4 || check "block $f is Lua" lua5.4 -e "assert(loadfile('$tmp/$f'))"; done
 
 # CMake's project as printed, beside a program of that name.

@@ -12,7 +12,7 @@ local ways = {
   ["a blocking recv"] = "local a = pair() ready() a:recv()",
   ["a blocking recv with a limit"] = "local a = pair() a:settimeout(6) ready() a:recv()",
   ["a blocking accept"] = "local l = psocket.listen('127.0.0.1:0') ready() l:accept()",
-  ["a blocking send"] = "local a = pair() ready() a:send(('x'):rep(50000000))",
+  ["a blocking send"] = "local a, x = pair(), ('x'):rep(50000000) ready() a:send(x)",
   ["a blocking read"] = "local a = pair() ready() a:read(10)",
   ["a blocking starttls"] = "local a = pair() ready() a:starttls('localhost')",
 }

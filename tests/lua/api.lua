@@ -374,6 +374,9 @@ t.modes("options.resolve", function(go, nap)
     fails("DNS_NOT_FOUND", psocket.connect("bad.test", port, { resolve = function() return {} end }))
     fails("DNS_NOT_FOUND", psocket.connect("bad.test", port, { resolve = function() return { "not an address" } end }))
     check(psocket.connect("127.0.0.1", port, { resolve = function() error("not for addresses") end }))
+    for _, host in ipairs { "127.1", "2130706433", "0177.0.0.1", "0x7f.1" } do -- numeric for the system alone
+      fails("NO", psocket.connect(host, port, { resolve = function(h) return nil, h, "NO" end }))
+    end
   end)
   equal(table.concat(asked, " "), "no.such.test")
   raises("address", psocket.connect, "bad.test", port, { resolve = function() return { {} } end })

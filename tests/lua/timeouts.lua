@@ -176,6 +176,25 @@ t.test("a resolver that takes its time leaves others running", function()
   check(ticks >= 3, ticks) -- thirty on an idle machine
 end)
 
+t.test("what a listener's limit has become holds for the sockets it accepts", function()
+  local l = assert(psocket.listen("127.0.0.1:0"))
+  local port = select(2, l:getlocal())
+  l:settimeout(0.1)
+  for _, operation in ipairs { "recv", "send", "starttls" } do
+    local c, s = assert(psocket.connect("127.0.0.1", port)), assert(l:accept())
+    local sched, before, done = psocket.scheduler(), psocket.now(), false
+    sched:add(function()
+      local _, _, name = s[operation](s, operation == "starttls" and { { chain = t.pem "ec.pem", private_key = t.pem "ec.key" } } or operation == "send" and ("x"):rep(2e7) or nil)
+      equal(name, "TIMEOUT", operation)
+      done = true
+    end)
+    while sched:step(0.1) and psocket.now() < before + 2 do end
+    check(done, operation)
+    s:close()
+    c:close()
+  end
+end)
+
 t.test("a thousand limits at once", function()
   local sched = psocket.scheduler()
   local n = 0
