@@ -5619,16 +5619,11 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-/* What BearSSL always has for a target needs no substitute, which is not linked then. */
-#if defined(__SSE2__) && defined(__x86_64__)
-#define PSI_HAS_SSE2 1
+/* There BearSSL always has both of these, and no substitutes are linked. */
+#if defined(__x86_64__) && defined(__SIZEOF_INT128__)
+#define PSI_HAS_FAST_CHACHA 1
 #else
-#define PSI_HAS_SSE2 0
-#endif
-#ifdef __SIZEOF_INT128__
-#define PSI_HAS_INT128 1
-#else
-#define PSI_HAS_INT128 0
+#define PSI_HAS_FAST_CHACHA 0
 #endif
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
@@ -5646,9 +5641,9 @@ static int psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
     code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
@@ -5827,15 +5822,14 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or 0. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
-    int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
-    if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
+    if (in->data[0] == PSI_REC_FATAL) return 0;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
-    return strict && alert != PSI_ALERT_CLOSE_NOTIFY && alert != PSI_ALERT_USER_CANCELED ? PSI_ALERT_DECODE_ERROR
-           : PSI_ALERT_NONE;
+    if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED) return 0;
+    return r->version == PSI_TLS13 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Does the peer keep sending records that bring nothing? */
@@ -5862,18 +5856,18 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
-   only (RFC 8449 4). */
+/* What is wrong with the content of a record, which may be hidden before padding: an alert, or 0. Limits are for sealed ones
+   only (RFC 8449 4); in TLS 1.3 only data may be empty (RFC 8446 5.1 and 5.4). */
 static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    size_t hidden = sealed && r->version == PSI_TLS13;
     if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
     if (hidden) {
         while (in->len && !in->data[in->len - 1]) in->len--;
         in->type = in->len ? in->data[--in->len] : 0;
         if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     }
-    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
+    return in->len || in->type == PSI_REC_APPDATA || r->version != PSI_TLS13 ? 0 : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5884,7 +5878,7 @@ static int psi_rec_is_sealed(const psi_rec *r, int type)
     return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
 }
 
-/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+/* What is wrong with a header, as soon as that can be known: an alert, or 0. */
 static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
 {
     int type = p[0];
@@ -5894,7 +5888,7 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
         return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
-    return PSI_ALERT_NONE;
+    return 0;
 }
 
 static PSI_UNUSED const char *psi_rec_fault(int alert)
@@ -5917,7 +5911,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
     alert = psi_rec_header(r, p, len, sealed);
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
@@ -5927,11 +5921,9 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
-    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
-    if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, sealed);
-    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (sealed && ours) r->skip = 0;
+    alert = ours ? psi_rec_content(r, in, sealed) : sealed ? PSI_ALERT_BAD_RECORD_MAC : PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
     return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
 }
@@ -6188,18 +6180,11 @@ static void psi_transcript_retry(psi_transcript *t, int hash)
 /* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
 static void psi_keys_log(const char *label, const uint8_t random[32], const uint8_t *secret, size_t n)
 {
-    static const char hex[] = "0123456789abcdef";
     char line[40 + 64 + 1 + 2 * PSI_REC_SECRET + 1];
     int at = snprintf(line, 40, "%s ", label);
-    char *p = line + at;
     size_t i;
-    for (i = 0; i < 32 + n; i++) {
-        unsigned b = i < 32 ? random[i] : secret[i - 32];
-        if (i == 32) *p++ = ' ';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
-    }
-    *p = 0;
+    for (i = 0; i < 32 + n; i++)
+        at += snprintf(line + at, sizeof line - (size_t)at, i == 32 ? " %02x" : "%02x", i < 32 ? random[i] : secret[i - 32]);
     PSOCKET_KEYLOG(line);
     psi_wipe(line, sizeof line);
 }
@@ -7855,14 +7840,14 @@ typedef struct psi_ticket_key {
     psi_secret secret;
 } psi_ticket_key;
 
-static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
-                             int encrypt, uint8_t *tag)
+/* The session is of n bytes. */
+static void psi_ticket_crypt(const psi_ticket_key *k, uint8_t *ticket, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_reader part = psi_read_of(ticket, PSI_TICKET_HEAD);
     psi_keys_mac(&k->secret, &part, 1, once);
-    psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_prim.poly(once, nonce, ticket + PSI_TICKET_HEAD, n, ticket, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
     psi_wipe(once, sizeof once);
 }
 
@@ -7907,25 +7892,22 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    psi_ticket_key key = PSI_ZERO;
-    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
-    uint32_t at = psi_write_open(w, 2), body;
-    int code;
+    uint8_t random[PSI_TICKET_HEAD - PSI_TICKET_ID], tag[PSI_REC_TAG];
+    uint32_t at = psi_write_open(w, 2);
+    const psi_ticket_key *key;
+    int code = psi_os_entropy(random, sizeof random);
     psi_os_lock(&tls->lock);
-    code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
-    psi_os_unlock(&tls->lock);
-    memcpy(head, key.id, PSI_TICKET_ID);
-    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
+    if (!code) code = psi_ticket_renew(tls, now);
     if (!code) {
-        psi_write(w, head, PSI_TICKET_HEAD);
-        body = w->n;
+        key = (const psi_ticket_key *)(const void *)tls->ticket_keys.p;
+        psi_write(w, key->id, sizeof key->id);
+        psi_write(w, random, sizeof random);
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(key, w->p + at, w->n - at - PSI_TICKET_HEAD, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(&key, sizeof key);
+    psi_os_unlock(&tls->lock);
     return !code && !w->failed;
 }
 
@@ -7933,7 +7915,7 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    psi_ticket_key key = PSI_ZERO;
+    const psi_ticket_key *key;
     uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
@@ -7942,15 +7924,15 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
-        memcpy(&key, keys->p + at, sizeof key);
-        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
+        key = (const psi_ticket_key *)(const void *)(keys->p + at);
+        if (memcmp(key->id, ticket.p, PSI_TICKET_ID)) continue;
+        psi_write(&w, ticket.p, ticket.n);
+        if (!w.n) break;
+        psi_ticket_crypt(key, w.p, n, 0, tag);
+        if (psi_rec_equal(tag, w.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p + PSI_TICKET_HEAD, n));
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
-        s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
@@ -8872,7 +8854,7 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
     int fault = psi_rec_alert_fault(h->rec, in), code = PSOCKET_TLS_ALERT, alert = in->len == 2 ? in->data[1] : 0;
     const char *hint;
-    if (fault != PSI_ALERT_NONE) return psi_hs_bad(h, fault, "alert is malformed");
+    if (fault) return psi_hs_bad(h, fault, "alert is malformed");
     if (alert == PSI_ALERT_CLOSE_NOTIFY)
         return psi_hs_fail(h, code, alert, "the %s closed the connection during the handshake", psi_hs_peer(h));
     if (in->data[0] == PSI_REC_WARNING) return 0;
@@ -9242,26 +9224,25 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    int kind = psi_rec_open(r, p, n, in), alert = 0;
     const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
         why = "the peer sent a malformed alert";
-        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
-        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (!alert && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (!alert && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
         alert = psi_late_messages(r, in);
-        if (!alert) alert = PSI_ALERT_NONE;
         why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     } else if (in->len) {
         return PSI_REC_DATA;
     }
-    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    if (alert) kind = psi_rec_refuse(in, alert, why);
     in->len = 0;
     return kind;
 }
