@@ -9417,7 +9417,6 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
-    if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
@@ -9576,7 +9575,6 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
                              "the certificate chain", &verdict);
-        if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
