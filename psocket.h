@@ -1330,6 +1330,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) ((void)(before), (void)(after))
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1559,6 +1560,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -3286,12 +3288,17 @@ static void psi_dns_serve(void)
     }
 }
 
+/* Around fork: a child must not find the lock taken by a thread that it has not. */
+static void psi_dns_hold(void) { psi_os_lock(&psi_dns_lock); }
+static void psi_dns_let(void) { psi_os_unlock(&psi_dns_lock); }
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
+        if (!psi_dns_process) psi_os_atfork(psi_dns_hold, psi_dns_let);
         psi_dns_process = psi_os_process();
         psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
