@@ -63,12 +63,13 @@ TEST(empty_shares)
     CHECK_INT(answer(1, "\0\4\x5a\x5a\0\0", 6, 999), 50);
 }
 
+/* An empty binder is malformed; one that is only too short may be of a ticket that we know, and is then wrong. */
 TEST(short_binders)
 {
-    static const size_t bad[] = {0, 1, 16, 31}, good[] = {32, 48, 255};
+    static const size_t good[] = {1, 31, 32, 48, 255};
     size_t i;
-    for (i = 0; i < 4; i++) CHECK_INT(answer(1, share, sizeof share, bad[i]), 50);
-    for (i = 0; i < 3; i++) CHECK_INT(answer(1, share, sizeof share, good[i]), 0);
+    CHECK_INT(answer(1, share, sizeof share, 0), 50);
+    for (i = 0; i < 5; i++) CHECK_INT(answer(1, share, sizeof share, good[i]), 0);
 }
 
 TEST(no_signature_algorithms)
