@@ -1330,6 +1330,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) ((void)(before), (void)(after))
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1559,6 +1560,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -3286,12 +3288,17 @@ static void psi_dns_serve(void)
     }
 }
 
+/* Around fork: a child must not find the lock taken by a thread that it has not. */
+static void psi_dns_hold(void) { psi_os_lock(&psi_dns_lock); }
+static void psi_dns_let(void) { psi_os_unlock(&psi_dns_lock); }
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
+        if (!psi_dns_process) psi_os_atfork(psi_dns_hold, psi_dns_let);
         psi_dns_process = psi_os_process();
         psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
@@ -6907,7 +6914,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 /* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 33, 0, 1, 32, 0};
+    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
@@ -9665,7 +9672,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return *label && strlen(label) <= 249;
+    return strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
