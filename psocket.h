@@ -5378,8 +5378,8 @@ static int psi_read_has(psi_reader list, unsigned number)
     return 0;
 }
 
-/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of `before` bytes,
-   a vector of `least` bytes or more whose length takes `len` bytes (0: there is none), and `after` bytes. */
+/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
+   `before` bytes, a vector of `least` bytes or more, its length in `len` bytes (0: none), and `after` bytes. */
 typedef struct psi_shape {
     uint8_t size, min, before, len, least, after;
 } psi_shape;
@@ -5413,7 +5413,7 @@ static void psi_write_free(psi_writer *w)
     memset(w, 0, sizeof *w);
 }
 
-/* Room for n more bytes, at w->p + w->n: NULL if there is none. What was there before is wiped when it moves. */
+/* Room for n more bytes, at w->p + w->n: NULL if there is none. When it moves what was there is wiped. */
 static uint8_t *psi_write_room(psi_writer *w, size_t n)
 {
     psi_writer more = PSI_ZERO;
@@ -5519,7 +5519,8 @@ typedef psi_named psi_suite, psi_group, psi_scheme;
     { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
       PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
 #define PSI_SUITE13(name, number, bits, aead) \
-    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, \
+      5, PSI_REC_TAG + 1, 0 }
 #define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
 #define PSI_SIGN(name, number, kind, bits, curve, pss) \
     { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
@@ -5589,7 +5590,7 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     psi_write_close(w, at, 2);
 }
 
-/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
+/* The primitives this CPU is best at, found once: CPUID instructions trap on virtual machines. */
 typedef struct psi_primitives {
     const br_block_ctr_class *aes;
     br_ghash ghash;
@@ -5704,8 +5705,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
-   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Makes the tag
+   of what is sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5839,8 +5840,8 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding: an alert, or 0. Limits are for sealed ones
-   only (RFC 8449 4); in TLS 1.3 only data may be empty (RFC 8446 5.1 and 5.4). */
+/* What is wrong with the content of a record, which may be hidden before padding: an alert, or 0. Limits are
+   for sealed ones only (RFC 8449 4); in TLS 1.3 only data may be empty (RFC 8446 5.1 and 5.4). */
 static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
     size_t hidden = sealed && r->version == PSI_TLS13;
@@ -5853,8 +5854,8 @@ static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
     return in->len || in->type == PSI_REC_APPDATA || r->version != PSI_TLS13 ? 0 : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
-/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
-   peer has no keys yet. */
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the
+   clear, that the peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
 {
     if (!r->in.suite) return 0;
@@ -5881,8 +5882,8 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
            : "the peer sent a record of a type that does not belong there";
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, _MORE, _SKIP, or an
+   error, for psi_rec_explain. What is not meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
@@ -5905,10 +5906,12 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
         return PSI_REC_SKIP;
     }
     if (sealed && ours) r->skip = 0;
-    alert = ours ? psi_rec_content(r, in, sealed) : sealed ? PSI_ALERT_BAD_RECORD_MAC : PSI_ALERT_UNEXPECTED_MESSAGE;
+    alert = sealed ? PSI_ALERT_BAD_RECORD_MAC : PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (ours) alert = psi_rec_content(r, in, sealed);
     if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
-    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
+    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE,
+                          "the peer keeps sending records that bring nothing");
 }
 
 /* Bytes of a record that are not data. */
@@ -5952,8 +5955,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
- * and the key exchange. Secrets live in the structures of their owners, who wipe them.
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log
+ * of keys, and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
 #define PSI_HASH_MAX 64
@@ -5985,7 +5988,7 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     return count;
 }
 
-/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is zeros as long as the hash. */
 static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
@@ -5995,7 +5998,7 @@ static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t
     psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+/* HKDF-Expand-Label (RFC 8446 7.1): up to 255 blocks, each the HMAC of the last, the info, and a counter. */
 static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
@@ -6114,8 +6117,8 @@ static void psi_key_update(psi_key *k)
 
 /* --- transcript ----------------------------------------------------------- */
 
-/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
-   signature of TLS 1.2 over them, which may take another hash. */
+/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is
+   set, for a signature of TLS 1.2 over them, which may take another hash. */
 typedef struct psi_transcript {
     br_hash_compat_context hash; /* vtable NULL: not known yet */
     psi_writer bytes;
@@ -6167,7 +6170,8 @@ static void psi_keys_log(const char *label, const uint8_t random[32], const uint
     int at = snprintf(line, 40, "%s ", label);
     size_t i;
     for (i = 0; i < 32 + n; i++)
-        at += snprintf(line + at, sizeof line - (size_t)at, i == 32 ? " %02x" : "%02x", i < 32 ? random[i] : secret[i - 32]);
+        at += snprintf(line + at, sizeof line - (size_t)at, i == 32 ? " %02x" : "%02x",
+                       i < 32 ? random[i] : secret[i - 32]);
     PSOCKET_KEYLOG(line);
     psi_wipe(line, sizeof line);
 }
@@ -6192,8 +6196,8 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
-   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0
+   or PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -6217,8 +6221,8 @@ static int psi_kex_make(psi_kex *x, const psi_group *group)
     return PSOCKET_NO_ENTROPY;
 }
 
-/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
-   point of the curve, or of so small an order that the secret would be zero (RFC 7748 6.1). The key is wiped. */
+/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value; the key is wiped. Returns its
+   length; 0 if that is no point of the curve, or of so small an order that it would be zero (RFC 7748 6.1). */
 static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -7230,8 +7234,8 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
     return NULL;
 }
 
-/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
-   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+/* The digest of what a side's signature covers, and its length: TLS 1.2's of a server its key exchange, of a
+   client all messages so far (RFC 5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). */
 static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
     uint8_t text[98 + PSI_HASH_MAX];
@@ -7248,7 +7252,8 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
 /* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
 static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
 {
-    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
+    int hash = leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID;
+    return psi_keys_digest(hash, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7277,8 +7282,8 @@ static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
     return 0;
 }
 
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt.
+   The length, 0 if the key cannot. */
 static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                             const uint8_t *salt, uint8_t *out)
 {
@@ -7294,8 +7299,8 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to
+   make it, it is asked, and the message is written again with its answer, once that has been verified. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
@@ -7433,8 +7438,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
                        psocket_strerror(code));
 }
 
-/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
-   that cannot be used is told later. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered
+   (RFC 8422 5.1); one that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = PSI_IS13(h);
@@ -7479,8 +7484,8 @@ static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
     return 0;
 }
 
-/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
-   1.2's; none: any. */
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate
+   types are TLS 1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
     size_t i, k;
@@ -7534,9 +7539,9 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 /*==================================================================================================
  * >>session
- * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches of clients
- * and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards
- * them.
+ * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches
+ * of clients and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the
+ * caches; their lock guards them.
  *================================================================================================*/
 
 #define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
@@ -7552,8 +7557,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
-   certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7676,7 +7681,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->sigalg = (int)s.scheme;
     out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
     out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
-    snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    memcpy(out->version_name, out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2", sizeof out->version_name);
     psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
     psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
     psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
@@ -7814,8 +7819,8 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* --- tickets -------------------------------------------------------------- */
 
-/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
-   alone, the session, encrypted, and the tag. */
+/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for
+   this ticket alone, the session, encrypted, and the tag. */
 enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 typedef struct psi_ticket_key {
@@ -7830,7 +7835,8 @@ static void psi_ticket_crypt(const psi_ticket_key *k, uint8_t *ticket, size_t n,
     uint8_t once[32];
     psi_reader part = psi_read_of(ticket, PSI_TICKET_HEAD);
     psi_keys_mac(&k->secret, &part, 1, once);
-    psi_prim.poly(once, nonce, ticket + PSI_TICKET_HEAD, n, ticket, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_prim.poly(once, nonce, ticket + PSI_TICKET_HEAD, n, ticket, PSI_TICKET_HEAD, tag, psi_prim.chacha,
+                  encrypt);
     psi_wipe(once, sizeof once);
 }
 
@@ -7846,8 +7852,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
-   which is no reason. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has
+   an earlier time, which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7913,7 +7919,8 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
         psi_write(&w, ticket.p, ticket.n);
         if (!w.n) break;
         psi_ticket_crypt(key, w.p, n, 0, tag);
-        if (psi_rec_equal(tag, w.p + PSI_TICKET_HEAD + n, PSI_REC_TAG)) s = psi_session_new(psi_read_of(w.p + PSI_TICKET_HEAD, n));
+        if (psi_rec_equal(tag, w.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+            s = psi_session_new(psi_read_of(w.p + PSI_TICKET_HEAD, n));
     }
     psi_os_unlock(&tls->lock);
     psi_write_free(&w);
@@ -7922,7 +7929,7 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
 
 /* --- clients -------------------------------------------------------------- */
 
-/* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
+/* Finds a session to offer; of TLS 1.3 but once, lest two connections be linked by it (RFC 8446 C.4). */
 static void psi_session_recall(psi_hs *h)
 {
     psocket_tls *tls = h->tls;
@@ -7945,7 +7952,7 @@ static void psi_session_recall(psi_hs *h)
     h->session = s;
 }
 
-/* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
+/* Forgets the session that was offered, which may have caused a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
     psi_session *s = h->session;
@@ -9511,7 +9518,7 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     return code;
 }
 
-/* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
+/* The process's default client settings, made at first use: all of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
 /* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
@@ -9601,8 +9608,8 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a server whose
-   newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
+/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a
+   server whose newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
     psi_session s = PSI_ZERO;
@@ -9631,7 +9638,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     const uint8_t *p = (const uint8_t *)data;
     uint8_t digest[32];
     int code;
-    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
+    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, 8)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
     code = psi_tls_meant(&tls, NULL);
@@ -9709,7 +9716,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
+/*--- in place of the sections above: only psi_tls_meant and the settings are ever reached, and refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
