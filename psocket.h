@@ -12316,14 +12316,24 @@ static int psi_lua_in_coroutine(lua_State *L)
 
 /*--- objects */
 
-#define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
-#define PSI_LUA_LISTENER "psocket.listener"
-#define PSI_LUA_SETTINGS "psocket.tls"
-#define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
-#define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
-#define PSI_LUA_QUEUE "psocket.queue"
-#define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task -> its object; weak */
+/* Indices of luaopen_psocket's stack: tables, and metatables that are in the registry, too. */
+enum {
+    PSI_LUA_VM = 1, PSI_LUA_MODULE, PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
+    PSI_LUA_CORE,  /* of what is in the table that a scheduler is, */
+    PSI_LUA_CLASS, /* whose metatable this is */
+    PSI_LUA_HIDDEN /* for the script */
+};
+
+static const char *const psi_lua_names[] = { NULL, NULL, NULL, "psocket.socket", "psocket.listener", "psocket.tls",
+                                             "psocket.queue", "psocket.core", "psocket.scheduler" };
+
+/* What the script returns, and psi_lua_copy, in the registry. */
+enum {
+    PSI_LUA_NAMES,     /* public function -> name */
+    PSI_LUA_NOTE, PSI_LUA_FINISH, PSI_LUA_HEED, PSI_LUA_TRACE,
+    PSI_LUA_STRANGERS, /* address of a waiter -> coroutine that is no task -> its object; weak */
+    PSI_LUA_COPY, PSI_LUA_REFS
+};
 
 /* Links of a ring, whose head is one, too. */
 typedef struct psi_lua_link {
@@ -12374,10 +12384,10 @@ typedef struct psi_lua_loan {
 /* One per Lua. */
 typedef struct psi_lua_vm {
     psi_lua_task *at;      /* the task that its scheduler resumes now */
+    const void *meta[PSI_LUA_HIDDEN]; /* addresses of the metatables */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, heed, finish, note, trace; /* functions in the registry, */
-    int names;             /* and a table there: public function -> name */
+    int ref[PSI_LUA_REFS];
 } psi_lua_vm;
 
 /* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
@@ -12409,40 +12419,44 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm and, behind it, all of these; 2 the metatable of its objects; 3 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
-    uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
-    psi_lua_vm *vm;
-    const void *meta; /* that metatable's address */
+    uint8_t in, of;  /* that table, and the metatable of its objects */
 } psi_lua_function;
-
-static const psi_lua_function *psi_lua_this(lua_State *L)
-{
-    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(3));
-}
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
-    return psi_lua_this(L)->vm;
+    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
-static void psi_lua_setmetatable(lua_State *L, const char *name)
+static const psi_lua_function *psi_lua_this(lua_State *L)
 {
-    lua_getfield(L, LUA_REGISTRYINDEX, name);
+    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static void psi_lua_setmetatable(lua_State *L, int class_of)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, psi_lua_names[class_of]);
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
+/* Pushes what lies in the registry. */
+static void psi_lua_get(lua_State *L, int ref)
 {
-    size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->ref[ref]);
+}
+
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, int class_of, int timeout, int blocks)
+{
+    size_t size = sizeof(psi_lua_sock) + (class_of == PSI_LUA_LISTENER ? sizeof(psocket_error) : 0);
     psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
     memset((void *)k, 0, size);
     k->timeout = timeout;
     k->blocks = blocks != 0;
-    psi_lua_setmetatable(L, class_name);
+    psi_lua_setmetatable(L, class_of);
     return k;
 }
 
@@ -12494,7 +12508,7 @@ static int psi_lua_argument(lua_State *L, int arg, const char *problem)
     lua_Debug callee;
     const char *name;
     psi_lua_caller(L, &callee);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->names);
+    psi_lua_get(L, PSI_LUA_NAMES);
     lua_getinfo(L, "f", &callee);
     lua_rawget(L, -2);
     name = lua_isstring(L, -1) ? lua_tostring(L, -1) : psi_lua_this(L)->key;
@@ -12536,36 +12550,24 @@ static int psi_lua_named(lua_State *L, const char *name)
 }
 
 /* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, const char *name)
+static void *psi_lua_is(lua_State *L, int index, int class_of)
 {
     void *p = lua_touserdata(L, index);
-    int same = 0;
-    if (p && lua_getmetatable(L, index)) {
-        lua_getfield(L, LUA_REGISTRYINDEX, name);
-        same = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
-    }
-    return same ? p : NULL;
+    if (!p || !lua_getmetatable(L, index)) return NULL;
+    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    lua_pop(L, 1);
+    return p;
 }
 
-/* The object at 1, of the class that f, the function at hand, is for. */
-static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
-{
-    void *p = lua_touserdata(L, 1);
-    if (p && lua_getmetatable(L, 1)) {
-        const void *meta = lua_topointer(L, -1);
-        lua_pop(L, 1);
-        if (meta == f->meta) return p;
-    }
-    lua_settop(L, 1);
-    lua_getfield(L, lua_upvalueindex(2), "__name");
-    psi_lua_expected(L, 1, lua_tostring(L, -1));
-    return NULL;
-}
-
+/* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
-    return psi_lua_object_of(L, psi_lua_this(L));
+    int class_of = psi_lua_this(L)->of;
+    void *p = psi_lua_is(L, 1, class_of);
+    if (p) return p;
+    lua_settop(L, 1);
+    psi_lua_expected(L, 1, psi_lua_names[class_of]);
+    return NULL;
 }
 
 /* The socket or listener k, which must not be lent. */
@@ -13016,7 +13018,6 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 
 /* An operation, while it is tried. */
 struct psi_lua_op {
-    const psi_lua_function *f; /* which it is */
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
@@ -13038,7 +13039,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
         if (t == &psi_lua_stranger) {
-            lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+            psi_lua_get(L, PSI_LUA_STRANGERS);
             lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
             co = lua_tothread(L, -1);
@@ -13060,7 +13061,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
 static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_get(L, PSI_LUA_STRANGERS);
     lua_pushthread(L);
     lua_pushlightuserdata(L, k);
     lua_rawset(L, -3);
@@ -13122,7 +13123,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else psi_os_poll(NULL, 0, ms, &os);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    psi_lua_get(L, PSI_LUA_HEED); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
 
@@ -13143,7 +13144,7 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
 /* The socket that an operation is about. It was checked when the operation began. */
 static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
 {
-    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object(L));
 }
 
 static int psi_lua_is_want(ptrdiff_t r)
@@ -13228,10 +13229,10 @@ static int psi_lua_copy(lua_State *L)
 }
 
 /* Pushes psi_lua_copy and its argument: before bytes are taken, since this may need memory. */
-static void psi_lua_push_copy(lua_State *L, const psi_lua_vm *vm, psi_lua_loan *loan, psi_lua_sock *k)
+static void psi_lua_push_copy(lua_State *L, psi_lua_loan *loan, psi_lua_sock *k)
 {
     loan->k = k;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy);
+    psi_lua_get(L, PSI_LUA_COPY);
     lua_pushlightuserdata(L, loan);
 }
 
@@ -13243,7 +13244,7 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    psi_lua_push_copy(L, op->vm, &loan, k);
+    psi_lua_push_copy(L, &loan, k);
     do { /* TIMEOUT is of C's clock, which is then off */
         if (delimiter) got = psocket_read_until(k->s, delimiter, n, &loan.bytes);
         else if (n) got = psocket_read(k->s, n, &loan.bytes);
@@ -13556,7 +13557,7 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 /* pop(queue [, options]) */
 static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+    psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object(L));
     int ms = op->again ? 0 : psi_lua_time_limit(L, 2, 0);
     if (!op->again) psi_lua_limit(op, ms ? ms : INT_MAX);
     if (q->count) {
@@ -13580,12 +13581,12 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
+    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.f = f;
-        op.vm = f->vm;
+        op.vm = vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13789,10 +13790,10 @@ static int psi_lua_plan(lua_State *L)
     }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
-            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
+            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? psi_lua_names[PSI_LUA_SETTINGS] : lua_typename(L, type));
         if (!server) psi_lua_check_text(L, TARGET);
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
-        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
+        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, psi_lua_names[PSI_LUA_SETTINGS]);
     }
     if (at != NONE) { /* what such settings do not say would be ignored */
         from.arg = at + 1;
@@ -13870,7 +13871,7 @@ static int psi_lua_peek(lua_State *L)
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_loan loan;
     ptrdiff_t n;
-    psi_lua_push_copy(L, psi_lua_here(L), &loan, k);
+    psi_lua_push_copy(L, &loan, k);
     n = psocket_peek(k->s, &loan.bytes);
     psi_lua_looked(k, n < 0 && !psi_lua_is_want(n));
     if (n < 0) return 0;
@@ -14303,9 +14304,9 @@ static int psi_lua_sched_close(lua_State *L)
 
 /* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
    lua_call has two arguments more. */
-static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, int ok)
+static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    psi_lua_get(L, PSI_LUA_NOTE);
     lua_pushvalue(L, thread);
     lua_pushboolean(L, ok);
 }
@@ -14319,7 +14320,7 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     lua_xmove(co, L, 1);
     if (joined) psi_lua_wake_ring(&t->joiners);
     if (t) psi_lua_queue(t, PSI_LUA_WOKEN);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
+    psi_lua_get(L, PSI_LUA_TRACE);
     lua_pushvalue(L, thread);
     if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
     else lua_pushliteral(L, "");
@@ -14330,7 +14331,7 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     PSI_LUA_UNWIND(co, L);
     if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
-    psi_lua_push_note(L, S->vm, thread, 0);
+    psi_lua_push_note(L, thread, 0);
     lua_pushvalue(L, error);
     lua_call(L, 3, 0);
     lua_getfield(L, 1, "errorfunc");
@@ -14348,7 +14349,7 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
 {
     int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
     if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
-    psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
+    psi_lua_push_note(L, lua_gettop(L), 1);
     if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
     if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
@@ -14391,7 +14392,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     if (!status && t && t->bound == 1 && t->own && t->own == lua_touserdata(co, 1) && psocket_isopen(t->own->s) == 1) {
         t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
         lua_settop(co, 1);
-        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
+        psi_lua_get(L, PSI_LUA_FINISH);
         lua_xmove(L, co, 1);
         lua_pushvalue(co, 1);
         status = psi_lua_let_run(L, S, &t, co, 1);
@@ -14903,110 +14904,84 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-enum {
-    PSI_LUA_VM = 1, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
-    PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
-};
-
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_IN_HIDDEN, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
 
 static const psi_lua_function psi_lua_functions[] = {
-    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
-    PSI_LUA_M(getside), PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen),
-    PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer),
-    PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
-    PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
+    PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek),
+    PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo),
+    PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv),
-    PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
-    PSI_LUA_F(SOCKET, SOCKET, __close, close), PSI_LUA_F(SOCKET, SOCKET, __gc, gc),
-    PSI_LUA_F(LISTENER, LISTENER, close, close), PSI_LUA_F(LISTENER, LISTENER, getfd, getfd),
-    PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
-    PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
-    PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
-    PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
-    PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
-    PSI_LUA_F(QUEUE, QUEUE, __gc, queue_close), PSI_LUA_F(QUEUE, QUEUE, __len, queue_len),
-    PSI_LUA_F(QUEUE, QUEUE, close, queue_close), PSI_LUA_F(QUEUE, QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
-    PSI_LUA_W(LISTENER, LISTENER, accept), PSI_LUA_W(CLASS, CLASS, sleep),
+    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until),
+    PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
+    PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
+    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd), PSI_LUA_OF(LISTENER, getlocal, address),
+    PSI_LUA_OF(LISTENER, hasconnection, hasconnection), PSI_LUA_OF(LISTENER, settimeout, settimeout),
+    PSI_LUA_OF(LISTENER, __close, close), PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
+    PSI_LUA_OF(SETTINGS, loadsessions, loadsessions), PSI_LUA_OF(SETTINGS, savesessions, savesessions),
+    PSI_LUA_OF(SETTINGS, __gc, settings_gc), PSI_LUA_OF(CORE, __gc, core_gc),
+    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
+    PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
-    PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
-    PSI_LUA_F(CLASS, CLASS, remove, remove),
-    PSI_LUA_F(CLASS, CLASS, __close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, CLASS, join),
-    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(MODULE, CLASS, queue, new_queue),
+    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn),
-    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
-    PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
+    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
+    PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
+    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_F(HIDDEN, SETTINGS, tell, tell),
+    PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
+    { NULL, NULL, NULL, 0, 0 }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
-                                           PSI_LUA_CORE, PSI_LUA_CLASS };
+    const psi_lua_function *f;
     psi_lua_vm *vm;
-    psi_lua_function *f;
-    size_t i;
     int n;
     lua_settop(L, 0);
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_getfield(L, LUA_REGISTRYINDEX, "psocket");
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
-    f = (psi_lua_function *)(void *)(vm + 1);
-    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
-    for (i = 0; i < sizeof classes / sizeof *classes; i++) {
-        luaL_newmetatable(L, classes[i]);
-        lua_pushstring(L, classes[i]);
-        lua_setfield(L, -2, "__name");
-        lua_pushvalue(L, i ? -1 : PSI_LUA_IN_MODULE); /* module.send(s, ...) and s:send(...) are the same */
-        lua_setfield(L, -2, "__index");
+    for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
+        luaL_newmetatable(L, psi_lua_names[n]);
+        vm->meta[n] = lua_topointer(L, n);
+        lua_pushstring(L, psi_lua_names[n]);
+        lua_setfield(L, n, "__name");
+        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s, ...) and s:send(...) are the same */
+        lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (; f->key; f++) {
-        f->vm = vm;
-        f->meta = lua_topointer(L, f->of);
+    for (f = psi_lua_functions; f->key; f++) {
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushvalue(L, f->of);
-        lua_pushlightuserdata(L, f);
-        lua_pushcclosure(L, f->f, 3);
+        lua_pushlightuserdata(L, (void *)f);
+        lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }
     lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, PSI_LUA_IN_MODULE, "version");
+    lua_setfield(L, PSI_LUA_MODULE, "version");
     for (n = 0; psi_lua_script[n]; n++) lua_pushstring(L, psi_lua_script[n]);
     lua_concat(L, n);
     if (luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK)) lua_error(L);
-    for (n = PSI_LUA_VM; n <= PSI_LUA_IN_HIDDEN; n++) lua_pushvalue(L, n);
+    for (n = PSI_LUA_VM; n <= PSI_LUA_HIDDEN; n++) lua_pushvalue(L, n);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    lua_call(L, PSI_LUA_IN_HIDDEN + 2, 6);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
-    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->names = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_call(L, PSI_LUA_HIDDEN + 2, PSI_LUA_COPY);
     lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
+    for (n = PSI_LUA_REFS; n > 0; n--) vm->ref[n - 1] = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, PSI_LUA_MODULE);
+    lua_setfield(L, LUA_REGISTRYINDEX, "psocket");
+    lua_pushvalue(L, PSI_LUA_MODULE);
     return 1;
 }
 
