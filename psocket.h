@@ -12335,19 +12335,14 @@ enum {
     PSI_LUA_COPY, PSI_LUA_REFS
 };
 
-/* Links of a ring, whose head is one, too. */
-typedef struct psi_lua_link {
-    struct psi_lua_link *next, *prev;
-} psi_lua_link;
-
 typedef struct psi_lua_sock psi_lua_sock;
 
 enum { PSI_LUA_YIELDED, PSI_LUA_WOKEN }; /* why a task is ready: by itself, or what it waits for has come */
 
 typedef struct psi_lua_task {
-    psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
+    psi_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
     lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
-    psi_lua_link joiners; /* who waits for its end */
+    psi_link joiners; /* who waits for its end */
     psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
@@ -12362,8 +12357,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
-    psi_lua_link unused;
+    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
     psocket_watch *signals;
@@ -12405,7 +12400,7 @@ struct psi_lua_sock {
 
 /* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
 typedef struct psi_lua_fifo {
-    psi_lua_link ring; /* of tasks that wait for an item; without prev: collected */
+    psi_link ring; /* of tasks that wait for an item; without prev: collected */
     uint32_t first, count;
     int closed;
 } psi_lua_fifo;
@@ -12460,20 +12455,10 @@ static psi_lua_sock *psi_lua_new_sock(lua_State *L, int class_of, int timeout, i
     return k;
 }
 
-static void psi_lua_unlink(psi_lua_link *l)
-{
-    l->prev->next = l->next;
-    l->next->prev = l->prev;
-    l->next = l->prev = l;
-}
+/* Makes an empty ring. */
+static void psi_lua_ring(psi_link *ring) { ring->next = ring->prev = ring; }
 
-static void psi_lua_append(psi_lua_link *head, psi_lua_link *l)
-{
-    l->prev = head->prev;
-    l->next = head;
-    head->prev->next = l;
-    head->prev = l;
-}
+static int psi_lua_empty(const psi_link *ring) { return ring->next == ring; }
 
 /*--- errors and failures */
 
@@ -12570,17 +12555,12 @@ static void *psi_lua_object(lua_State *L)
     return NULL;
 }
 
-/* The socket or listener k, which must not be lent. */
-static psi_lua_sock *psi_lua_unlent(lua_State *L, void *k)
-{
-    if (((psi_lua_sock *)k)->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    return (psi_lua_sock *)k;
-}
-
-/* The socket or listener at 1. */
+/* The socket or listener at 1, which must not be lent. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    return psi_lua_unlent(L, psi_lua_object(L));
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    return k;
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -12932,16 +12912,16 @@ static void psi_lua_queue(psi_lua_task *t, int how)
     if (how == PSI_LUA_WOKEN) t->sched->urgent = 1;
     if (t->queued) return;
     t->queued = 1;
-    psi_lua_unlink(&t->link);
-    psi_lua_append(&t->sched->ready, &t->link);
+    psi_link_out(&t->link);
+    psi_link_in(&t->sched->ready, &t->link);
 }
 
 /* Wakes those that wait in a ring. */
-static void psi_lua_wake_ring(psi_lua_link *ring)
+static void psi_lua_wake_ring(psi_link *ring)
 {
-    while (ring->next != ring) {
+    while (!psi_lua_empty(ring)) {
         psi_lua_task *t = (psi_lua_task *)(void *)ring->next;
-        psi_lua_unlink(&t->link);
+        psi_link_out(&t->link);
         psi_lua_queue(t, PSI_LUA_WOKEN);
     }
 }
@@ -12960,7 +12940,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; t->on && way < 2; way++)
         if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
-    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
+    if (!t->queued) psi_link_out(&t->link); /* from a ring */
     t->on = NULL;
     t->waits = t->timed = 0;
 }
@@ -13022,7 +13002,7 @@ struct psi_lua_op {
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
     int claims;         /* and in which directions no other may wait meanwhile */
-    psi_lua_link *ring; /* or where somebody finds and wakes it, */
+    psi_link *ring; /* or where somebody finds and wakes it, */
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
@@ -13111,7 +13091,7 @@ static void psi_lua_park(lua_State *L, const psi_lua_op *op)
     if (op->soon) {
         psi_lua_queue(t, PSI_LUA_WOKEN);
     } else if (op->ring && !t->queued) {
-        psi_lua_append(op->ring, &t->link);
+        psi_link_in(op->ring, &t->link);
     }
 }
 
@@ -13141,17 +13121,6 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* The socket that an operation is about. It was checked when the operation began. */
-static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
-{
-    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object(L));
-}
-
-static int psi_lua_is_want(ptrdiff_t r)
-{
-    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
-}
-
 /* The operation has so many milliseconds from now; INT_MAX: for ever. */
 static void psi_lua_limit(psi_lua_op *op, int ms)
 {
@@ -13163,7 +13132,7 @@ static void psi_lua_limit(psi_lua_op *op, int ms)
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     const psocket_poller *p = psi_lua_poller(k);
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, k, event);
     op->k = k;
@@ -13182,7 +13151,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 /* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
 static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
 {
-    if (psi_lua_is_want(r)) {
+    if (psi_is_wait(r)) {
         if (op->event == PSOCKET_WRITE || op->state == 0) return PSI_LUA_AGAIN;
         op->due = (int64_t)op->state;
         if (psocket_now() < op->due) return PSI_LUA_AGAIN;
@@ -13401,13 +13370,13 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 /* step(socket): connects, and returns the socket. C keeps the time. */
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     int r = psi_lua_claim(L, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
     op->k = k;
     op->event = op->claims = PSOCKET_WRITE;
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (psi_is_wait(r)) return PSI_LUA_AGAIN;
     psi_lua_forget(k); /* writable is the usual state: it would only be reported once more */
     lua_settop(L, 1);
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
@@ -13493,7 +13462,7 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
@@ -13502,11 +13471,11 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     }
     r = psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE);
     if (!r && begins) r = psi_lua_begin_tls(L, k);
-    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (r == 0 || psi_is_wait(r)) r = psocket_step(k->s);
     op->k = k;
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (psi_is_wait(r)) return PSI_LUA_AGAIN;
     if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(k);
     if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, k);
@@ -13557,7 +13526,7 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 /* pop(queue [, options]) */
 static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object(L));
+    psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
     int ms = op->again ? 0 : psi_lua_time_limit(L, 2, 0);
     if (!op->again) psi_lua_limit(op, ms ? ms : INT_MAX);
     if (q->count) {
@@ -13873,7 +13842,7 @@ static int psi_lua_peek(lua_State *L)
     ptrdiff_t n;
     psi_lua_push_copy(L, &loan, k);
     n = psocket_peek(k->s, &loan.bytes);
-    psi_lua_looked(k, n < 0 && !psi_lua_is_want(n));
+    psi_lua_looked(k, n < 0 && !psi_is_wait(n));
     if (n < 0) return 0;
     loan.len = (size_t)n;
     return psi_lua_lend(L, k, 1) ? lua_error(L) : 1;
@@ -14173,9 +14142,9 @@ static void psi_lua_make_core(lua_State *L)
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
-    S->ready.next = S->ready.prev = &S->ready;
-    S->now.next = S->now.prev = &S->now;
-    S->unused.next = S->unused.prev = &S->unused;
+    psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
+    psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
@@ -14210,13 +14179,13 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 {
     uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *t;
-    if (S->unused.next == &S->unused) {
+    if (psi_lua_empty(&S->unused)) {
         t = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *t, 0);
         memset((void *)t, 0, n * sizeof *t);
         lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
         for (i = 0; i < n; i++) {
-            t[i].joiners.next = t[i].joiners.prev = &t[i].joiners;
-            psi_lua_append(&S->unused, &t[i].link);
+            psi_lua_ring(&t[i].joiners);
+            psi_link_in(&S->unused, &t[i].link);
         }
     }
     if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
@@ -14226,27 +14195,23 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     lua_pushvalue(L, co);
     lua_pushlightuserdata(L, t);
     lua_rawset(L, table);
-    psi_lua_unlink(&t->link);
+    psi_link_out(&t->link);
     t->co = lua_tothread(L, co);
     t->sched = S;
     S->live++;
     return t;
 }
 
-/* Leaves nothing of a task, but for its place in the table. Its rings are empty then. */
+/* Leaves nothing of a task, but for its place in the table. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
-    psi_lua_link link, joiners;
     psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
-    psi_lua_unlink(&t->link);
+    psi_link_out(&t->link);
     psocket_watch_free(t->watch);
     if (t->own) t->own->owner = NULL;
-    link = t->link;
-    joiners = t->joiners;
     memset((void *)t, 0, sizeof *t);
-    t->link = link;
-    t->joiners = joiners;
+    psi_lua_ring(&t->joiners);
     S->live--;
 }
 
@@ -14265,7 +14230,7 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     lua_pushnil(L);
     lua_rawset(L, table);
     psi_lua_clear_task(S, t);
-    psi_lua_append(&S->unused, &t->link);
+    psi_link_in(&S->unused, &t->link);
     if (close && own) psi_lua_shut(own);
 }
 
@@ -14315,7 +14280,7 @@ static void psi_lua_push_note(lua_State *L, int thread, int ok)
    scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
+    int thread = lua_gettop(L), error = thread + 1, joined = t && !psi_lua_empty(&t->joiners);
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
     if (joined) psi_lua_wake_ring(&t->joiners);
@@ -14449,7 +14414,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14522,23 +14487,23 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
-    if (S->urgent || S->now.next != &S->now) ms = 0;
-    else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (S->ready.next != &S->ready) { /* what an error had left over comes first */
-        psi_lua_link *l = S->ready.next;
-        psi_lua_unlink(l);
-        psi_lua_append(&S->now, l);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
     }
     S->urgent = 0;
-    while (S->now.next != &S->now) {
+    while (!psi_lua_empty(&S->now)) {
         psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
-        psi_lua_unlink(&t->link);
+        psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
@@ -14565,7 +14530,7 @@ static int psi_lua_turn(lua_State *L)
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
         n = psi_lua_one_turn(L, S, table, due);
         if (!S->poller) break; /* closed by a task, or a finalizer */
-        lazy = S->ready.next != &S->ready && !S->urgent;
+        lazy = !psi_lua_empty(&S->ready) && !S->urgent;
         if (!endless || !n) break;
     }
     S->interrupted = 0;
@@ -14602,7 +14567,7 @@ static int psi_lua_new_queue(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)PSI_LUA_USERDATA(L, sizeof *q, 1);
     memset((void *)q, 0, sizeof *q);
-    q->ring.next = q->ring.prev = &q->ring;
+    psi_lua_ring(&q->ring);
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
