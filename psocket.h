@@ -12257,7 +12257,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #ifdef _WIN32
 #define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
 #else
-#define PSI_LUA_SLICE INT_MAX
+#define PSI_LUA_SLICE (-1)
 #endif
 
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
@@ -12385,7 +12385,7 @@ typedef struct psi_lua_vm {
     int ref[PSI_LUA_REFS];
 } psi_lua_vm;
 
-/* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
+/* A socket, or a listener. */
 struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
@@ -12446,9 +12446,8 @@ static void psi_lua_get(lua_State *L, int ref)
 
 static psi_lua_sock *psi_lua_new_sock(lua_State *L, int class_of, int timeout, int blocks)
 {
-    size_t size = sizeof(psi_lua_sock) + (class_of == PSI_LUA_LISTENER ? sizeof(psocket_error) : 0);
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
-    memset((void *)k, 0, size);
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
+    memset((void *)k, 0, sizeof *k);
     k->timeout = timeout;
     k->blocks = blocks != 0;
     psi_lua_setmetatable(L, class_of);
@@ -13058,41 +13057,31 @@ static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
 static int psi_lua_patience(int64_t due)
 {
-    int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
-    if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
-    return left > 0 ? (int)left : 0;
-}
-
-/* Sees to it that the task is resumed by then, or somewhat earlier. */
-static int psi_lua_set_alarm(psi_lua_task *t, int64_t due)
-{
-    int64_t left = due - psocket_now();
-    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    t->timed = 1;
-    return psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+    int ms = PSI_LUA_SLICE;
+    if (due != INT64_MAX) psi_until(&ms, due);
+    return ms;
 }
 
 /* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
    again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
-    psi_lua_task *t = op->vm->at;
-    int way;
-    if (t && t->co == L && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
-    if (!t || t->co != L || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
-        (op->due != INT64_MAX && psi_lua_set_alarm(t, op->due))) {
+    psi_lua_task *t = op->vm->at && op->vm->at->co == L ? op->vm->at : NULL;
+    int timed = op->due != INT64_MAX, ms = -1, way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
+    if (timed) psi_until(&ms, op->due);
+    if (!t || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
+        (timed && psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1))) {
         psi_lua_note_stranger(L, op->k, op->claims);
         return;
     }
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = 1;
+    t->timed = timed != 0;
     t->on = op->claims ? op->k : NULL;
-    if (op->soon) {
-        psi_lua_queue(t, PSI_LUA_WOKEN);
-    } else if (op->ring && !t->queued) {
-        psi_link_in(op->ring, &t->link);
-    }
+    if (op->soon) psi_lua_queue(t, PSI_LUA_WOKEN);
+    else if (op->ring && !t->queued) psi_link_in(op->ring, &t->link);
 }
 
 /* Waits where nothing can yield, for a signal, too. */
@@ -13444,8 +13433,8 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
     int top = lua_gettop(L);
     lua_pushcfunction(L, psi_lua_push_question);
     lua_pushlightuserdata(L, k);
-    k->asks = 1;
     if (psi_lua_lend(L, k, LUA_MULTRET)) return lua_error(L);
+    k->asks = 1;
     return lua_gettop(L) - top;
 }
 
@@ -13591,27 +13580,25 @@ static int psi_lua_once(lua_State *L)
 
 #if PSI_LUA_CONTINUES
 
-static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
+/* Begins (LUA_OK), or goes on where it yielded, with so many arguments. */
+static int psi_lua_continue(lua_State *L, int status, lua_KContext arguments)
 {
-    int n = psi_lua_try(L, again, &state);
+    double state = 0;
+    int n;
+    if (status == LUA_YIELD) {
+        lua_settop(L, (int)arguments + 1); /* without what resume was given */
+        state = (double)lua_tonumber(L, -1);
+        lua_pop(L, 1);
+    }
+    n = psi_lua_try(L, status == LUA_YIELD, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
-    return lua_yieldk(L, 0, top, next);
-}
-
-static int psi_lua_again(lua_State *L, int status, lua_KContext context)
-{
-    double state;
-    (void)status;
-    lua_settop(L, (int)context + 1); /* without what resume was given */
-    state = (double)lua_tonumber(L, -1);
-    lua_pop(L, 1);
-    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
+    lua_pushnumber(L, (lua_Number)state);
+    return lua_yieldk(L, 0, arguments, psi_lua_continue);
 }
 
 static int psi_lua_run(lua_State *L)
 {
-    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
+    return psi_lua_continue(L, LUA_OK, lua_gettop(L));
 }
 
 static const char psi_lua_wrapping[] = "";
@@ -13712,27 +13699,29 @@ static int psi_lua_make_settings(lua_State *L)
     return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
-static psi_lua_settings *psi_lua_settings_self(lua_State *L)
+/* The settings at arg, or NULL if something else is there. */
+static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
-    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
 
-/* asks(settings): the functions that they ask. */
-static int psi_lua_asks(lua_State *L)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    psi_lua_settings_self(L);
-    PSI_LUA_GETVALUE(L, 1);
-    return 1;
+    psi_lua_object(L);
+    return psi_lua_settings_at(L, 1);
 }
 
-/* Are there settings at arg? */
-static int psi_lua_settings_at(lua_State *L, int arg)
+/* asks(settings [, what clock has said]): the functions that they ask. */
+static int psi_lua_asks(lua_State *L)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
-    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
-    return t != NULL;
+    psi_lua_settings *t = psi_lua_settings_self(L);
+    double now = (double)lua_tonumber(L, 2);
+    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15)) psi_lua_raise(L, "clock must return seconds since 1970");
+    if (lua_gettop(L) > 1) t->now = (int64_t)now;
+    PSI_LUA_GETVALUE(L, 1);
+    return 1;
 }
 
 /* Pushes milliseconds as seconds, fewer than 0 as nil. */
@@ -13780,16 +13769,6 @@ static int psi_lua_plan(lua_State *L)
     lua_pushvalue(L, n ? from.arg : NONE);
     lua_pushinteger(L, from.arg);
     return 5;
-}
-
-/* tell(settings, seconds): what clock has said. */
-static int psi_lua_tell(lua_State *L)
-{
-    psi_lua_settings *t = psi_lua_settings_self(L);
-    double now = (double)lua_tonumber(L, 2);
-    if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
-    t->now = (int64_t)now;
-    return 0;
 }
 
 static int psi_lua_savesessions(lua_State *L)
@@ -14048,9 +14027,10 @@ static int psi_lua_listen(lua_State *L)
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
-    if (!udp) all.o.error = (psocket_error *)(void *)(k + 1); /* accept writes there, too */
     r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, all.o.error->text) : 1;
+    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    return 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14645,14 +14625,15 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local co, first = running()\n"
     "  return co and not first\n"
     "end\n"
-    "local function tell(t)\n" /* what is the time for these settings? */
-    "  local clock = t and C.asks(t).clock\n"
-    "  if clock then C.tell(t, clock()) end\n"
+    "local function asked(t)\n" /* the functions of these settings, once they were told the time */
+    "  local asks = t and C.asks(t) or {}\n"
+    "  if asks.clock then C.asks(t, (asks.clock())) end\n"
+    "  return asks\n"
     "end\n"
     "function M.tls(options)\n"
     "  local t, message, name = C.settings(options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  tell(t)\n"
+    "  asked(t)\n"
     "  return t\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -14690,8 +14671,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    t, message, why = cached(options, arg, certs)\n"
     "    if not t then M.close(s) return false, message, why end\n"
     "  end\n"
-    "  tell(t)\n"
-    "  local asks = t and C.asks(t) or {}\n"
+    "  local asks = asked(t)\n"
     "  if certs and b == nil and next(asks) == nil then quick[certs] = t end\n"
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
@@ -14899,9 +14879,8 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
     PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_F(HIDDEN, SETTINGS, tell, tell),
-    PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
-    { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
+    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
