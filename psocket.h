@@ -14248,7 +14248,7 @@ static int psi_lua_sched_close(lua_State *L)
 }
 
 /* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
-   lua_call has two arguments more. */
+   lua_pcall has two arguments more. */
 static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
     psi_lua_get(L, PSI_LUA_NOTE);
@@ -14278,7 +14278,8 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
     psi_lua_push_note(L, thread, 0);
     lua_pushvalue(L, error);
-    lua_call(L, 3, 0);
+    if (lua_pcall(L, 3, 0, 0)) joined = 0; /* there is no memory for telling join */
+    lua_settop(L, error + 1);
     lua_getfield(L, 1, "errorfunc");
     if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -14292,15 +14293,18 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 /* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
 static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
 {
-    int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    int n = t ? lua_gettop(co) - (t->bound != 0) : 0, thread = lua_gettop(L), lost;
     if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
-    psi_lua_push_note(L, lua_gettop(L), 1);
+    psi_lua_push_note(L, thread, 1);
     if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
-    if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
+    lost = n > 0 && lua_pcall(L, n + 2, 0, 0);
+    if (t && t->co != co) t = NULL; /* removed by a finalizer */
+    if (lost) lua_xmove(L, co, 1); /* there is no memory for telling join: the task's failure */
+    lua_settop(L, thread);
+    if (lost) psi_lua_failed(L, S, table, t, co);
+    else if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n > 0) lua_call(L, n + 2, 0);
-    else lua_pop(L, 3);
 }
 
 /* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
