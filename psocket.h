@@ -234,7 +234,7 @@ typedef struct psocket_options {
     int v6only;               /* listen: no IPv4, which "::" and no address take, too, where the system can */
     int broadcast;            /* UDP: broadcast addresses may be sent to */
     const char *multicast_group; /* UDP, listen: the group to join, an IPv4 or IPv6 address */
-    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: any */
+    const char *multicast_interface; /* UDP: its name or number (Windows: number); NULL: the system's choice */
     int multicast_ttl;        /* UDP: hops that what is sent to a group may take; 0: the system's 1 */
     int multicast_noloop;     /* UDP: what is sent to a group does not come back to this machine */
     size_t recv_limit;        /* stop reading when this many bytes are unread; 0 means PSOCKET_RECV_LIMIT */
@@ -287,7 +287,7 @@ typedef struct psocket_tls_options {
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
     const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
                                     them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
@@ -383,7 +383,7 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
    is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error. Never blocks. */
+/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
 /* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
@@ -415,7 +415,8 @@ PSOCKET_API int psocket_flush(psocket *s);
 /* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
    next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
    once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. */
+   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
+   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -572,14 +573,14 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out);
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time (PSOCKET_BUSY). psocket_poller_wait drives connecting and
-   handshaking. Cheap when nothing changes. */
+   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
+   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
    have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
    Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. */
+   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
@@ -901,10 +902,6 @@ enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_ado
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 #define EAI_AGAIN (-1) /* it does not tell */
 
-#define psi_os_raw_close(fd) lwip_close(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
-#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -1102,8 +1099,6 @@ typedef int psi_os_len;
 typedef DWORD psi_os_octet;
 
 #define psi_os_raw_close(fd) closesocket(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1335,6 +1330,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) ((void)(before), (void)(after))
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1471,9 +1467,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 
-#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
-#define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1504,8 +1498,6 @@ extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when sys
 #else
 #define psi_os_raw_socket(domain, type) socket(domain, type, 0)
 #define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
 #endif
 
 static int psi_os_make_ready(int fd)
@@ -1568,6 +1560,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1652,9 +1645,16 @@ typedef int psi_os_int;
 typedef size_t psi_os_len;
 typedef uint8_t psi_os_octet;
 #define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_close(fd) PSI_SYS(close)(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_nametoindex(name) PSI_SYS(if_nametoindex)(name)
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#endif
+
+#ifndef psi_os_fresh
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) PSI_SYS(accept)(fd, sa, n)
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2267,6 +2267,13 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+static void psi_os_pollfd(struct pollfd *p, psocket_fd fd, int events)
+{
+    p->fd = (psi_os_int)fd;
+    p->events = psi_os_poll_events(events);
+    p->revents = 0;
+}
+
 /* And back: errors and ends are for who reads and who writes. */
 static PSI_UNUSED int psi_os_events(int revents)
 {
@@ -2278,11 +2285,7 @@ static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
     int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (psi_os_int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-        p[i].revents = 0;
-    }
+    for (i = 0; i < n; i++) psi_os_pollfd(&p[i], fds[i].fd, fds[i].events);
     r = psi_os_wait(p, n, ms, os);
     return r > 0 ? 1 : r;
 }
@@ -2644,10 +2647,11 @@ typedef struct psi_os_poller {
 } psi_os_poller;
 
 /* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
-   now on (0 forgets it); psi_os_set_wait. */
+   now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
+#define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2668,6 +2672,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (!r || !events) return 0;
     w->events = before; /* a failed change leaves the system's set as it was */
     r = psi_os_why(os);
+    if (*os == EEXIST) return PSOCKET_BUSY;
     return *os == EPERM ? PSOCKET_UNSUPPORTED : r; /* a file or folder: epoll takes none */
 }
 
@@ -2687,6 +2692,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
+/* A child has no kqueue of its parent's: the number may be another descriptor's. */
+static void psi_os_set_free(psi_os_poller *p)
+{
+    if (p->process == psi_os_process()) psi_os_close(p->fd);
+}
+
 static int psi_os_set_new(void)
 {
     int fd = kqueue();
@@ -2699,6 +2710,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
+    if (!events && p->process != psi_os_process()) w->events = 0;
     if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
@@ -2732,11 +2744,17 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 #define PSI_OS_ARRAY
 #define psi_os_set_new() (-1)
 
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, 0, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
     if (fds) p->fds = fds;
     if (watches) p->watches = watches;
@@ -2751,17 +2769,11 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events && !w->events) {
         if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
         w->slot = p->count++;
-        p->fds[w->slot].fd = (psi_os_int)w->fd;
-        p->fds[w->slot].revents = 0;
         p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
+    } else if (w->events && !events) {
+        psi_os_watch *last = p->watches[--p->count];
+        last->slot = w->slot;
+        p->watches[w->slot] = last;
     }
     w->events = events;
     return 0;
@@ -2769,11 +2781,13 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
-    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    int i, k, n, count = 0;
+    for (i = 0; i < p->count; i++) psi_os_pollfd(&p->fds[i], p->watches[i]->fd, p->watches[i]->events);
+    n = psi_os_wait(p->fds, p->count, ms, os);
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count;
+        i = (p->next + k) % p->count;
         if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
         out[count++].events = psi_os_events(p->fds[i].revents);
@@ -2786,11 +2800,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_close(p->fd);
-#ifdef PSI_OS_ARRAY
-    psi_free(p->fds);
-    psi_free(p->watches);
-#endif
+    psi_os_set_free(p);
     psi_os_close_pair(p->bell);
 }
 
@@ -3171,7 +3181,8 @@ struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
     long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
-    int owners, queued, done, code, os, count;
+    int owners, os, count;
+    int code; /* PSOCKET_WANT_READ: there is no answer yet */
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
@@ -3214,7 +3225,6 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
-    r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
     if (!--r->owners) psi_free(r);
 }
@@ -3242,47 +3252,45 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
-/* Under the lock: takes the first out of the queue, NULL if there is none. */
-static psocket_resolve *psi_dns_next(void)
+/* Resolves what is in the queue, until that is empty, or nobody has waited for the last one any more. */
+PSI_OS_THREAD(psi_dns_worker, unused)
 {
-    psocket_resolve *r = psi_dns_queue;
-    if (!r) return NULL;
-    psi_dns_queue = r->next;
-    r->queued = 0;
-    r->thread = psi_os_process();
-    return r;
-}
-
-PSI_OS_THREAD(psi_dns_worker, first)
-{
-    psocket_resolve *r = (psocket_resolve *)first;
-    int code, *place;
-    while (r) {
-        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
-        psi_os_lock(&psi_dns_lock);
-        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
-        psi_dns_answer(r, code);
-        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
-        if (!r) --*place;
+    psocket_resolve *r;
+    int code, lost = 0;
+    psi_os_lock(&psi_dns_lock);
+    while (!lost && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
+        r->thread = psi_os_process();
         psi_os_unlock(&psi_dns_lock);
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once there is an answer */
+        psi_os_lock(&psi_dns_lock);
+        lost = !r->thread;
+        psi_dns_answer(r, code);
     }
+    --*(lost ? &psi_dns_lost : &psi_dns_threads);
+    psi_os_unlock(&psi_dns_lock);
+    (void)unused;
     return 0;
 }
 
-/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+/* Under the lock: gives the queue a thread, if there may be one more. If there is none at all, that is their answer. */
 static void psi_dns_serve(void)
 {
-    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
-        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
-        psocket_resolve *r;
-        if (code && psi_dns_threads) return; /* there is one that will come to them */
-        r = psi_dns_next();
-        psi_dns_threads += !code;
-        if (!code) continue;
+    psocket_resolve *r;
+    int os, code;
+    if (!psi_dns_queue || psi_dns_threads >= PSOCKET_RESOLVER_THREADS) return;
+    code = psi_os_thread(psi_dns_worker, NULL, &os);
+    psi_dns_threads += !code;
+    while (!psi_dns_threads && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
         r->os = os;
         psi_dns_answer(r, code);
     }
 }
+
+/* Around fork: a child must not find the lock taken by a thread that it has not. */
+static void psi_dns_hold(void) { psi_os_lock(&psi_dns_lock); }
+static void psi_dns_let(void) { psi_os_unlock(&psi_dns_lock); }
 
 static void psi_dns_system(psocket_resolve *r)
 {
@@ -3290,13 +3298,13 @@ static void psi_dns_system(psocket_resolve *r)
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
+        if (!psi_dns_process) psi_os_atfork(psi_dns_hold, psi_dns_let);
         psi_dns_process = psi_os_process();
         psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
     }
     while (*end) end = &(*end)->next;
     *end = r;
-    r->queued = 1;
     psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
 }
@@ -3318,16 +3326,18 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
-    while (r->queued && *at && *at != r) at = &(*at)->next;
-    if (r->queued && *at) *at = r->next;
-    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+    while (r->code == PSOCKET_WANT_READ && *at && *at != r) at = &(*at)->next;
+    if (*at == r) {
+        *at = r->next;
+        r->owners--;
+    }
+    if (r->code == PSOCKET_WANT_READ && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
         r->thread = 0;
         psi_dns_threads--;
         psi_dns_lost++;
         psi_dns_serve();
     }
-    r->owners -= 1 + r->queued;
-    if (!r->owners) psi_free(r);
+    if (!--r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
 }
 
@@ -3336,7 +3346,7 @@ static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell[0] == -1 ? 10 : -1;
+    ms = r->code != PSOCKET_WANT_READ ? 0 : r->bell[0] == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3372,10 +3382,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) {
-        r->done = 1;
-        return psi_dns_add(r, &a);
-    }
+    if (a.family) return psi_dns_add(r, &a);
+    r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
@@ -3845,6 +3853,15 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
+static psi_x509_text psi_x509_text_in(char *p, size_t size)
+{
+    psi_x509_text t = PSI_ZERO;
+    t.p = p;
+    t.size = size;
+    *p = 0;
+    return t;
+}
+
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -3935,31 +3952,28 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
     return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
+/* The name that a peer must prove, ready for comparing. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    psi_addr written, plain;
+    psi_addr address;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name), zone = psi_x509_find(psi_x509_span_of(name, n), "%", 1);
-    int address;
     memset(h, 0, sizeof *h);
-    address = psi_addr_parse(&h->written, name, zone);
-    h->plain = h->written;
-    psi_addr_normalise(&h->plain);
-    if (address) return 1;
+    if (psi_addr_parse(&h->address, name, zone)) return 1;
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
 }
 
-/* An address as an iPAddress writes it. */
-static psi_x509_span psi_x509_ip(const psi_addr *a)
+/* The IPv4 address in an IPv6 one that is mapped from it; any other as it is. */
+static psi_x509_span psi_x509_plain_ip(psi_x509_span ip)
 {
-    return psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16);
+    int mapped = ip.n == 16 && memcmp(ip.p, "\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12) == 0;
+    return mapped ? psi_x509_after(ip, 12) : ip;
 }
 
 /* Does s end like this, whatever the case? */
@@ -3968,12 +3982,13 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
+   in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
-    psi_x509_span rest = h->dns;
+    psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
     if (!rest.n && tag == 0x87)
-        return psi_x509_same(name, psi_x509_ip(&h->written)) || psi_x509_same(name, psi_x509_ip(&h->plain)) ? 2 : 0;
+        return name.n <= ip.n && psi_x509_same(psi_x509_plain_ip(name), psi_x509_plain_ip(ip)) ? 2 : 0;
     if (!rest.n || tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
@@ -3998,21 +4013,14 @@ static const unsigned char *psi_x509_hash_oid(int hash)
     return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
-/* The digest of three strings behind each other. */
-static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509_span c, uint8_t *out)
+/* The digest of strings behind each other. */
+static void psi_x509_digest(int hash, const psi_x509_span *parts, int count, uint8_t *out)
 {
     const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->update(&h.vtable, c.p, c.n);
+    for (; count; count--, parts++) hc->update(&h.vtable, parts->p, parts->n);
     hc->out(&h.vtable, out);
-}
-
-static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
-{
-    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
@@ -4021,10 +4029,76 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
-   is used, always; the last is always, and not even the subject or the key could be read. Of several the last one in
-   this order is kept, of its kind the first. */
-enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS, PSI_X509_UNREADABLE };
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
+   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
+   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
+   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+enum {
+    PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
+    PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
+    PSI_X509_UNREADABLE = 0x52
+};
+
+/* The rules: gravity, code, and what that says of the certificate which broke it. */
+#define PSI_X509_RULES(X) \
+    X(HASH, SIGNED, WEAK, "is signed with SHA-1 or MD5, which are broken") \
+    X(ALGORITHM, SIGNED, ALGORITHM, "is signed with an unsupported algorithm") \
+    X(ALG, UNTRUSTED, MALFORMED, "has a malformed signature algorithm") \
+    X(ALGS, UNTRUSTED, MALFORMED, "has two signature algorithms that differ") \
+    X(SIG, UNTRUSTED, MALFORMED, "has a malformed signature") \
+    X(ISSUER, UNTRUSTED, MALFORMED, "has a malformed issuer") \
+    X(DATES, UNTRUSTED, MALFORMED, "has malformed dates") \
+    X(VERSION, UNTRUSTED, MALFORMED, "is not of version 3") \
+    X(REST, UNTRUSTED, MALFORMED, "has bytes after its body, or malformed identifiers") \
+    X(SERIAL, UNTRUSTED, MALFORMED, "has a serial number below 1 or over 20 bytes") \
+    X(NAMES, UNTRUSTED, MALFORMED, "lacks an issuer or a subject") \
+    X(LIMITS, UNTRUSTED, MALFORMED, "limits authorities below it without being one") \
+    X(NO_CA, UNTRUSTED, USAGE, "may sign certificates but is not an authority") \
+    X(EXTENSION, UNTRUSTED, MALFORMED, "has a malformed extension") \
+    X(SMALL_KEY, USED, WEAK, "has an RSA key of less than 2048 bits") \
+    X(LARGE_KEY, USED, ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one") \
+    X(PSS_KEY, USED, ALGORITHM, "has an RSA-PSS key of an unsupported kind") \
+    X(OTHER_KIND, USED, ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521") \
+    X(KEY_EXTENSION, ALWAYS, MALFORMED, "has a malformed extension") \
+    X(EXTENSIONS, ALWAYS, MALFORMED, "has malformed extensions") \
+    X(REPEATED, ALWAYS, MALFORMED, "repeats an extension") \
+    X(CRITICAL, ALWAYS, CRITICAL, "has an unknown critical extension") \
+    X(EXPLICIT, ALWAYS, CRITICAL, "requires explicit policies, which are not supported") \
+    X(POLICY, ALWAYS, CRITICAL, "has a critical policy of an unknown kind") \
+    X(DER, UNREADABLE, MALFORMED, "is not DER, or bytes follow it") \
+    X(SUBJECT, UNREADABLE, MALFORMED, "has a malformed subject") \
+    X(KEY, UNREADABLE, MALFORMED, "has a malformed public key") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, grave, code, text) PSI_RULE_##name,
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+#undef PSI_X
+#define PSI_X(name, grave, code, text) {PSI_X509_##grave, PSOCKET_CERT_##code, text},
+static const struct {
+    short grave, code;
+    const char *text;
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
+#undef PSI_X
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4042,9 +4116,8 @@ typedef struct psi_x509_cert {
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
-    int when, code;                /* its flaw: PSI_X509_*, 0 none */
-    const char *why;
-    psi_x509_span which; /* the extension that it is about */
+    int flaw;                      /* PSI_RULE_* */
+    psi_x509_span flawed;          /* the extension that it is about */
 } psi_x509_cert;
 
 /* For tests, which count how many certificates are parsed. */
@@ -4052,18 +4125,16 @@ typedef struct psi_x509_cert {
 #define PSI_X509_PARSED() ((void)0)
 #endif
 
-static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+static int psi_x509_gravity(const psi_x509_cert *c)
 {
-    if (when <= c->when) return;
-    c->when = when;
-    c->code = code;
-    c->why = why;
-    c->which.n = 0;
+    return psi_x509_rules[c->flaw].grave;
 }
 
-static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
+static PSI_APART void psi_x509_demand(psi_x509_cert *c, int rule, int ok)
 {
-    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (ok || psi_x509_rules[rule].grave <= psi_x509_gravity(c)) return;
+    c->flaw = rule;
+    c->flawed.n = 0;
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4105,12 +4176,12 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
     if (rsa || ecdsa) {
         ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+        psi_x509_demand(c, PSI_RULE_HASH, 0);
     } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+        psi_x509_demand(c, PSI_RULE_ALGORITHM, 0);
     }
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_RULE_ALG, ok);
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
@@ -4144,9 +4215,9 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+        psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
     } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+        psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
         c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
@@ -4164,16 +4235,12 @@ static int psi_x509_read_key(psi_x509_cert *c)
     if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
         c->only.kind = PSI_X509_PSS;
-        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
-            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        psi_x509_demand(c, PSI_RULE_PSS_KEY, !v[1].n || psi_x509_pss_params(v[1], &c->only));
         return psi_x509_read_rsa(c, v[2]);
     }
     curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
-    if (!curve) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
-                      "has a key that is neither RSA nor on P-256, P-384 or P-521");
-        return 1;
-    }
+    psi_x509_demand(c, PSI_RULE_OTHER_KIND, curve);
+    if (!curve) return 1;
     if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
@@ -4181,8 +4248,8 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
-   map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
+   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
@@ -4219,12 +4286,11 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (psi_x509_tag(v[0]) == 0x80)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
         if (!critical) return psi_x509_seq(in).n != 0;
-        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        psi_x509_demand(c, PSI_RULE_POLICY, !v[1].p);
         while (ok && v[0].n) {
             one = psi_x509_any(&v[0]);
             ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
@@ -4244,50 +4310,29 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
         critical = v[1].n && *v[1].p;
         id = psi_x509_id(v[0]);
-        before = c->when;
-        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        before = c->flaw;
+        psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
-        if (!known && critical)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
-                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
-        if (c->when != before) c->which = v[0];
+        psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
+                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        if (c->flaw != before) c->flawed = v[0];
     }
-    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
-}
-
-/* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
-   one that is trusted need not be. */
-static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509_span serial, psi_x509_span rest)
-{
-    psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
-    if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
-    psi_x509_read(rest, "?=y?=z=.", v);
-    if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
-                    "has bytes after its body, or malformed identifiers");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
-                    "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
-                    "lacks an issuer or a subject");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, REST, FIELDS };
-    psi_x509_span v[FIELDS], dates;
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ISSUER_ID, SUBJECT_ID, REST, FIELDS };
+    psi_x509_span v[FIELDS], dates, number;
     PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
-    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
+    psi_x509_demand(c, PSI_RULE_DER, psi_x509_read(c->der, "(=e=e=.)", v));
+    psi_x509_demand(c, PSI_RULE_SIG, psi_x509_read(v[SIG], "=b", &c->sig));
+    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e?=y?=z=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
     c->subject = v[SUBJECT];
@@ -4295,16 +4340,25 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->issuer_hash = psi_x509_name_hash(c->issuer);
     c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_demand(c, PSI_RULE_SUBJECT, c->subject_hash != 0);
+    psi_x509_demand(c, PSI_RULE_KEY, psi_x509_read_key(c));
     psi_x509_read_alg(c, v[SIGNED]);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, PSI_RULE_ALGS, psi_x509_same(v[ALG], v[SIGNED]));
+    psi_x509_demand(c, PSI_RULE_ISSUER, c->issuer_hash != 0);
     dates = psi_x509_seq(v[DATES]);
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
-    psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
+    psi_x509_demand(c, PSI_RULE_DATES, psi_x509_end(dates));
+    if (v[VERSION].p) c->version = psi_x509_read(v[VERSION], "=u.", &number) ? psi_x509_number(number) : 3;
+    psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(v[VERSION], "\2\1\2"));
+    if (c->version == 2 && psi_x509_tag(v[REST]) == 0xA3)
+        psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[REST])));
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ISSUER_ID].p == !v[ISSUER_ID].n &&
+                    !v[SUBJECT_ID].p == !v[SUBJECT_ID].n);
+    psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(v[SERIAL], "=u", &number) && number.n && number.n <= 20);
+    psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
+    psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
+    psi_x509_demand(c, PSI_RULE_NO_CA, c->ca || c->usage < 0 || !(c->usage & PSI_X509_KU_CERT_SIGN));
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4324,16 +4378,15 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
-    *subject.p = *issuer.p = 0;
+    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
     info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    psi_x509_sha256(c->der, info->sha256);
-    psi_x509_sha256(c->spki, info->spki_sha256);
+    psi_x509_digest(br_sha256_ID, &c->der, 1, info->sha256);
+    psi_x509_digest(br_sha256_ID, &c->spki, 1, info->spki_sha256);
 }
 
 /* --- signatures ----------------------------------------------------------- */
@@ -4342,9 +4395,10 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
+    psi_x509_span parts[2] = {seed, psi_x509_span_of(counter, 4)};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
+        psi_x509_digest(hash, parts, 2, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4353,9 +4407,10 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
+                              psi_x509_span_of(salt, room)};
     if (n < len + room + 2) return 0;
-    psi_x509_digest(alg->hash, psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
-                    psi_x509_span_of(salt, room), em + db);
+    psi_x509_digest(alg->hash, parts, 3, em + db);
     memset(em, 0, db);
     em[db - room - 1] = 1;
     memcpy(em + db - room, salt, room);
@@ -4432,24 +4487,17 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
-/* The value of a base64 digit, -1 if it is none. */
-static int psi_x509_digit(int c)
-{
-    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
-    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
-    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
     for (; in.n; in = psi_x509_after(in, 1)) {
-        int c = *in.p, v = psi_x509_digit(c);
-        if (v >= 0 && !pad) {
-            held = held << 6 | (unsigned)v;
+        int c = *in.p;
+        const char *digit = (const char *)memchr(digits, c, 64);
+        if (digit && !pad) {
+            held = held << 6 | (unsigned)(digit - digits);
             bits += 6;
             if (bits < 8) continue;
             bits -= 8;
@@ -4477,8 +4525,8 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs;
-    size_t count, room, bytes;
+    psi_x509_cert *certs; /* room for a power of two */
+    size_t count, bytes;
 } psi_x509_chain;
 
 static void psi_x509_chain_free(psi_x509_chain *c)
@@ -4496,7 +4544,7 @@ enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
    read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t size = c->count * sizeof *c->certs, i;
     size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
     uint8_t *copy;
@@ -4504,58 +4552,45 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
     }
     c->certs = (psi_x509_cert *)certs;
-    c->room = room;
     c->bytes += charge;
     if (len) memcpy(copy, der, len);
     psi_x509_parse(&c->certs[c->count++], copy, len);
-    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    if (kind == PSI_X509_CHAIN || psi_x509_gravity(&c->certs[c->count - 1]) < PSI_X509_UNREADABLE) return 0;
     psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
 }
 
-/* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
-   which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
+/* Appends the certificates of a text, PEM or DER back to back, which people know as name: 0, PSOCKET_TLS_PEM,
+   PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
    certificate would be ignored. */
-static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint8_t **buf)
+static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name,
+                         psocket_error *e)
 {
-    psi_x509_span label, body;
-    int found;
-    *buf = NULL;
-    if (is_der && !in->n) return 0;
-    if (is_der) {
-        *der = psi_x509_element(in);
-        return psi_x509_tag(*der) == 0x30 ? 1 : (int)PSOCKET_TLS_PEM;
-    }
-    do {
-        found = psi_x509_pem_next(in, &label, &body);
-    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
-    if (found <= 0) return found ? (int)PSOCKET_TLS_PEM : 0;
-    *buf = (uint8_t *)psi_alloc(body.n + 4);
-    if (!*buf) return PSOCKET_NOMEM;
-    *der = psi_x509_span_of(*buf, psi_x509_base64(body, *buf));
-    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
-}
-
-/* Appends the certificates of a text, which people know as name: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name, psocket_error *e)
-{
-    psi_x509_span in = psi_x509_span_of(text, len), der;
-    int is_der = psi_x509_is_der(in), r;
+    psi_x509_span in = psi_x509_span_of(text, len), label, der;
+    int is_der = psi_x509_is_der(in), found, r = 0;
     unsigned long good = 0;
-    uint8_t *buf;
-    while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
-        psi_free(buf);
-        if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
+    uint8_t *buf = (uint8_t *)psi_alloc(len + 1);
+    if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
+    while (!r && (found = is_der ? in.n != 0 : psi_x509_pem_next(&in, &label, &der)) != 0) {
+        if (is_der) {
+            der = psi_x509_element(&in);
+            found = psi_x509_tag(der) == 0x30;
+        } else if (found > 0) {
+            if (!PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+            der = psi_x509_span_of(buf, psi_x509_base64(der, buf));
+        }
+        r = found > 0 && der.n ? psi_x509_chain_add(c, kind, der.p, der.n) : (int)PSOCKET_TLS_PEM;
         good += !r;
+        if (r == PSOCKET_TLS_PEM && kind == PSI_X509_ANYTHING) r = 0;
     }
+    psi_free(buf);
     if (r == PSOCKET_TLS_PEM)
         return psi_err(e, r, "%s: certificate %lu is malformed, cut off or not base64", name, good + 1);
     if (r == PSOCKET_CERT_LIMIT)
@@ -4816,44 +4851,6 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 
 /* --- the search for a path ------------------------------------------------ */
 
-/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
-   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
-   that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X) \
-    X(FLAW, BROKEN, MALFORMED, "") \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
-    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
-    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
-    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
-    X(EXPIRED, COMPLETE, EXPIRED, "") \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
-    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
-static const struct {
-    short rank, code;
-    const char *text;
-} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-
 typedef struct psi_x509_query {
     psi_trust *trust;
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
@@ -4880,7 +4877,7 @@ typedef struct psi_x509_walk {
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    if ((psi_x509_rules[rule].grave & 15) <= (psi_x509_rules[w->rule].grave & 15)) return 0;
     w->rule = rule;
     w->culprit = c;
     return 0;
@@ -4906,26 +4903,23 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
    form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
-    static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
     size_t i, n = base.n / 2;
-    const uint8_t *from = base.p, *mask = base.p + n;
-    int low, end = 0, match;
+    psi_x509_span from = psi_x509_span_of(base.p, n);
+    const uint8_t *mask = base.p + n;
+    int low, end = 0;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
-        from += 12;
-        mask += 12;
-        n = 4;
-    }
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_after(ip, 12);
-    match = n == ip.n;
     for (i = 0; i < n; i++) {
         low = ~mask[i] & 0xFF;
         if ((low & (low + 1)) || (end && mask[i])) return -1; /* ones, then zeros */
         end |= low;
-        match = match && (from[i] & mask[i]) == (ip.p[i] & mask[i]);
     }
-    return match;
+    if (excluded && (n == 4 || mask[11] == 0xFF)) {
+        from = psi_x509_plain_ip(from);
+        ip = psi_x509_plain_ip(ip);
+        mask += n - from.n;
+    }
+    for (i = 0; i < from.n && i < ip.n && !((from.p[i] ^ ip.p[i]) & mask[i]); i++) {}
+    return i == from.n && i == ip.n;
 }
 
 /* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
@@ -4987,7 +4981,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
+    psi_x509_digest(child->alg.hash, &child->tbs, 1, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
     w->edges[i].issuer = issuer;
@@ -5010,7 +5004,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
+        psi_x509_digest(br_sha256_ID, &w->path[i]->spki, 1, digest);
         for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
     }
     if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
@@ -5042,8 +5036,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
-    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
-    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, c->flaw, c);
+    if (psi_x509_gravity(child) == PSI_X509_SIGNED) return psi_x509_fail(w, child->flaw, child);
     if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
@@ -5061,7 +5055,7 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
     while (depth-- > 0) {
         below = w->path[depth];
-        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+        if (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject)) return 0;
     }
     return 1;
 }
@@ -5099,7 +5093,7 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
         if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
@@ -5123,12 +5117,12 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
-    int rule, pinned = 0, found;
+    int rule, pinned = 0, found, gravity = psi_x509_gravity(leaf);
     size_t i;
     w->path[0] = leaf;
     for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
-    if (leaf->when >= PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
-        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+    if (gravity >= PSI_X509_ALWAYS || (gravity == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, leaf->flaw, leaf);
         return;
     }
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
@@ -5144,9 +5138,11 @@ static void psi_x509_judge(psi_x509_walk *w)
 static int psi_x509_alert(int code)
 {
     static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
-        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
-        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
-        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+        {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
+        {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
+        {PSOCKET_CERT_REJECTED, 46}, {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43},
+        {PSOCKET_CERT_CRITICAL, 43}
     };
     size_t i;
     for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
@@ -5156,18 +5152,21 @@ static int psi_x509_alert(int code)
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    int late = now > c->not_after;
-    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
+    static const char *const names[] = {"seconds", "minutes", "hours", "days"};
+    static const uint32_t seconds[] = {1, 60, 3600, 86400};
+    int late = now > c->not_after, unit = 3;
+    uint64_t s = (uint64_t)now - (uint64_t)(late ? c->not_after : c->not_before);
+    if (!late) s = 0 - s;
+    while (unit && s < 2 * seconds[unit]) unit--;
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+                 (unsigned long)(s / seconds[unit]), names[unit]);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, same = 0;
+    int tag, count = 0, same = 0, is_host;
     psi_x509_host parsed;
     psi_addr a = PSI_ZERO;
     char ip[64];
@@ -5188,32 +5187,34 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
         if (count > 1) psi_x509_put(t, ", ");
         psi_x509_put_safe(t, name, "");
     }
-    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : count ? "" : "no host (it has no alternative names)");
     psi_x509_put_safe(t, host, "");
-    if (!psi_x509_host_parse(&parsed, asked)) psi_x509_put(t, " (which is no host name)");
-    else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    is_host = psi_x509_host_parse(&parsed, asked);
+    psi_x509_put(t, "%s", !is_host ? " (which is no host name)" : !same || parsed.dns.n ? ""
+                 : " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
-static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
 {
-    const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
-    char what[sizeof e->text] = "", whose[200] = "";
-    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    int code = psi_x509_rules[rule].code;
+    char what[sizeof e->text], whose[200];
+    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
     psi_x509_span san = c->san;
-    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
-    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
-    if (flaw && c->which.n) {
-        psi_x509_put(&t, ", ");
-        psi_x509_put_oid(&t, c->which);
+    if (rule == PSI_RULE_NAME) {
+        psi_x509_put_names(&t, c, q->name);
+    } else {
+        psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
+        if (!label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
     }
-    if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
-    if (rule != PSI_RULE_NAME && !label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
-    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
-                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, q->now);
+    psi_x509_put(&t, "%s", psi_x509_rules[rule].text);
+    if (rule == c->flaw && c->flawed.n) {
+        psi_x509_put(&t, ", ");
+        psi_x509_put_oid(&t, c->flawed);
+    }
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, label.used ? ": " : "", whose,
+                  psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
     if (e) e->cert_index = index;
     return code;
 }
@@ -5225,20 +5226,20 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
     r = psi_x509_trust(q->trust, &trust, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(q, w->rule, w->culprit, index, e);
     }
     psi_free(w);
     return r;
@@ -5247,10 +5248,8 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
 /* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_walk w = PSI_ZERO;
-    w.culprit = leaf;
-    w.rule = psi_x509_key_rule(leaf);
-    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
+    int rule = psi_x509_key_rule(leaf);
+    return rule ? psi_x509_explain(NULL, rule, leaf, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -5374,8 +5373,8 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    while (list.n)
-        if (psi_read_number(&list, 2) == number && list.p) return 1;
+    for (; list.n > 1; list = psi_x509_after(list, 2))
+        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
     return 0;
 }
 
@@ -5603,11 +5602,24 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-static void psi_rec_prepare(void)
+/* What BearSSL always has for a target needs no substitute, which is not linked then. */
+#if defined(__SSE2__) && defined(__x86_64__)
+#define PSI_HAS_SSE2 1
+#else
+#define PSI_HAS_SSE2 0
+#endif
+#ifdef __SIZEOF_INT128__
+#define PSI_HAS_INT128 1
+#else
+#define PSI_HAS_INT128 0
+#endif
+
+/* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
+static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8;
+    int wide = sizeof(void *) >= 8, code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5617,12 +5629,14 @@ static void psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
+    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
+    return code;
 }
 
 /* --- keys of one direction ------------------------------------------------ */
@@ -5796,11 +5810,10 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
     int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
-    if (!in->len && strict) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
     if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -5832,15 +5845,18 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
-static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
+   only (RFC 8449 4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    if (in->len > (size_t)r->max_in + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
-    if (!hidden) return PSI_ALERT_NONE;
-    while (in->len && !in->data[in->len - 1]) in->len--;
-    in->type = in->len ? in->data[--in->len] : 0;
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
-           : PSI_ALERT_UNEXPECTED_MESSAGE;
+    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (hidden) {
+        while (in->len && !in->data[in->len - 1]) in->len--;
+        in->type = in->len ? in->data[--in->len] : 0;
+        if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    }
+    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5876,14 +5892,13 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, ours, alert;
+    int sealed, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
-    hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
@@ -5897,7 +5912,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, hidden);
+    alert = psi_rec_content(r, in, sealed);
     if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
@@ -5954,7 +5969,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    psi_x509_digest(hash, a, b, psi_none, out);
+    psi_reader parts[2] = {a, b};
+    psi_x509_digest(hash, parts, 2, out);
     return psi_x509_hash_len(hash);
 }
 
@@ -6191,22 +6207,29 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key and its point: for the NIST curves by BearSSL's generator, whose whole state (SP 800-90A 10.1.2.1)
-   comes from the system. 0 or PSOCKET_NO_ENTROPY. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
+   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
-    br_hmac_drbg_context rng = PSI_ZERO;
-    int code, nist = group->curve != BR_EC_curve25519;
+    const br_ec_impl *ec = br_ec_get_default();
+    size_t n, i;
+    const uint8_t *order = ec->order(group->curve, &n);
+    int tries;
     x->group = group;
-    rng.vtable = &br_hmac_drbg_vtable;
-    rng.digest_class = &br_sha256_vtable;
-    code = nist ? psi_os_entropy(rng.K, sizeof rng.K) : psi_os_entropy(x->scalar, 32);
-    if (!code && nist) code = psi_os_entropy(rng.V, sizeof rng.V);
-    if (!code && nist && !br_ec_keygen(&rng.vtable, br_ec_get_default(), NULL, x->scalar, group->curve))
-        code = PSOCKET_NO_ENTROPY;
-    if (!code) br_ec_get_default()->mulgen(x->point, x->scalar, group->len, group->curve);
-    psi_wipe(&rng, sizeof rng);
-    return code;
+    for (tries = 0; tries < 64; tries++) {
+        unsigned less = 0, any = 0;
+        int code = psi_os_entropy(x->scalar, n);
+        if (code) return code;
+        if (order[0] == 1) x->scalar[0] &= 1; /* P-521 */
+        for (i = n; i--;) {
+            less = ((unsigned)x->scalar[i] - order[i] - less) >> 8 & 1;
+            any |= x->scalar[i];
+        }
+        if ((!less || !any) && group->curve != BR_EC_curve25519) continue;
+        ec->mulgen(x->point, x->scalar, n, group->curve);
+        return 0;
+    }
+    return PSOCKET_NO_ENTROPY;
 }
 
 /* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
@@ -6360,6 +6383,7 @@ typedef struct psi_offer {
     psi_reader id, suites, groups, points, schemes, certs, shares, alpn, ticket, versions, modes;
     psi_reader identities, binders, authorities;
     const uint8_t *bound; /* where the part of the hello ends that binders bind */
+    uint32_t known;       /* which rows of psi_names are in suites, groups and schemes: psi_offer_know's */
     uint8_t speaks;       /* 1 TLS 1.2, 2 TLS 1.3 */
     uint8_t fallback, compressed;
 } psi_offer;
@@ -6426,7 +6450,7 @@ struct psi_hs {
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
-    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t now;                 /* when it began, or the message at hand came: certificates and sessions are judged by that */
     int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6470,6 +6494,22 @@ struct psi_hs {
 };
 
 #define PSI_HAS(version) ((version) == PSI_TLS13 ? PSI_HAS_TLS13 : PSI_HAS_TLS12)
+
+/* Looks once which suites, groups and schemes are offered: there may be many, and many identities to choose from. */
+static void psi_offer_know(psi_offer *o)
+{
+    size_t i;
+    for (i = 0; i < PSI_NAMES; i++) {
+        int what = psi_names[i].what;
+        psi_reader list = what == PSI_SUITE ? o->suites : what == PSI_GROUP ? o->groups : o->schemes;
+        if (psi_read_has(list, psi_names[i].number)) o->known |= (uint32_t)1 << i;
+    }
+}
+
+static int psi_offers(const psi_offer *o, const psi_named *s)
+{
+    return s && o->known >> (s - psi_names) & 1;
+}
 
 /* Once the version is known. A build of one version needs no code that asks. */
 #define PSI_IS13(h) (PSI_HAS_TLS13 && (!PSI_HAS_TLS12 || (h)->version == PSI_TLS13))
@@ -6676,7 +6716,6 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
         if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
-    psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
     if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
     memcpy(h->name, name.p, name.n);
@@ -6928,7 +6967,7 @@ static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 1, 0), shares) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
       PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
@@ -6983,7 +7022,8 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
     else psi_write_close(w, list, 2);
 }
 
-/* One extension: 0, or an alert. A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+/* One extension: 0, or an alert. A client gets only what it asked for, but a cookie; in a request what is unknown is ignored,
+   and what is known but not for it is not (RFC 8446 4.2). */
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
@@ -6992,7 +7032,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
     if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
-        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+        return !offer ? PSI_ALERT_UNSUPPORTED_EXTENSION : i < PSI_EXT_COUNT ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
     if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
@@ -7150,7 +7190,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->offered = 0;
+    psi_free(h->name); /* what a first hello said counts no more */
+    h->name = NULL;
+    h->alpn = psi_none;
+    h->offered = h->limit = h->fragment = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7160,6 +7203,7 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->compressed = compression.n > 1;
     o->fallback = (uint8_t)psi_read_has(o->suites, PSI_SUITE_FALLBACK);
     if (psi_read_has(o->suites, PSI_SUITE_SECURE)) h->offered |= (uint32_t)1 << PSI_EXT_AT_RENEGOTIATION_INFO;
+    psi_offer_know(o);
     memcpy(h->id, o->id.p, o->id.n);
     h->id_len = (uint8_t)o->id.n;
     return 0;
@@ -7191,12 +7235,12 @@ static int psi_auth_fits(const psi_scheme *s, const psi_x509_cert *leaf, unsigne
 }
 
 /* The scheme that we want most of those the peer takes; NULL: none. */
-static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, psi_reader list,
+static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_cert *leaf, const psi_offer *o,
                                          unsigned version)
 {
     size_t i;
     for (i = 0; i < tls->schemes.count; i++)
-        if (psi_auth_fits(tls->schemes.items[i], leaf, version) && psi_read_has(list, tls->schemes.items[i]->number))
+        if (psi_offers(o, tls->schemes.items[i]) && psi_auth_fits(tls->schemes.items[i], leaf, version))
             return tls->schemes.items[i];
     return NULL;
 }
@@ -7214,6 +7258,12 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
     }
     if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
     return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
+}
+
+/* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
+static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
+{
+    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7453,7 +7503,7 @@ static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
     h->asked = 1;
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
-        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o->schemes, h->version);
+        const psi_scheme *s = psi_auth_scheme(h->tls, id->chain.certs, o, h->version);
         int type = id->chain.certs[0].key.key_type == BR_KEYTYPE_EC ? PSI_AUTH_ECDSA_SIGN : PSI_AUTH_RSA_SIGN;
         int score = o->authorities.n ? 1 : 2;
         psi_reader names = o->authorities;
@@ -7493,6 +7543,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
             failed = psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "CertificateRequest has no signature_algorithms");
     }
     h->offer = NULL;
+    psi_offer_know(&o);
     return failed ? failed : psi_auth_choose(h, types, &o);
 }
 
@@ -7810,7 +7861,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
+   which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7819,7 +7871,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
     uint8_t key[PSI_TICKET_KEY] = {0};
     uint32_t i;
     int code = 0;
-    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    if (keys->n && (given->n || (age > -PSI_SESSION_MOST && age < PSI_TICKET_RENEWAL))) return 0;
     for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
     if (!given->n) {
         code = psi_os_entropy(key, sizeof key);
@@ -7933,12 +7985,17 @@ static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
     return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
+/* Is there something to offer, for a peer that proved who it is? */
+static int psi_session_usable(const psi_session *s)
+{
+    return s->flags & PSI_SESSION_PEER && s->ticket.n && s->ticket.n <= PSI_SESSION_LONGEST;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (psi_session_time(s, now, lifetime)) return;
+    if (!psi_session_usable(s) || psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -7984,9 +8041,9 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
+            s.endpoint = psi_read_of(digest, psi_auth_endpoint(leaf, digest));
     }
-    if (h->role->server && h->identity) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
+    if (h->role->server && h->identity && !h->resumed) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
     s.group = h->k->kex.group ? h->k->kex.group->number : 0;
     s.scheme = h->server_scheme ? h->server_scheme->number : 0;
@@ -8416,8 +8473,7 @@ static int psi_server_accepts(psi_hs *h, const psi_session *s)
     if (s->suite->version != h->version || h->now < s->from || h->now >= s->until) return 0;
     if (PSI_IS13(h) ? s->suite->hash != h->suite->hash : h->ems && !(s->flags & PSI_SESSION_EMS)) return 0;
     if (s->name.n != n || !psi_same_nocase((const char *)s->name.p, h->name, n)) return 0;
-    if (!psi_list_find(&h->tls->suites, s->suite->number)) return 0;
-    if (!psi_read_has(h->offer->suites, s->suite->number)) return 0;
+    if (!psi_list_find(&h->tls->suites, s->suite->number) || !psi_offers(h->offer, s->suite)) return 0;
     if (!(s->flags & PSI_SESSION_PEER)) return h->tls->client_auth != PSOCKET_CLIENT_AUTH_REQUIRED;
     if (h->tls->client_auth == PSOCKET_CLIENT_AUTH_NONE || psi_session_policy(h->tls, policy)) return 0;
     return memcmp(policy, s->policy, 32) == 0;
@@ -8450,12 +8506,12 @@ static int psi_server_session(psocket_tls *tls, const psi_tlsinfo *info, int64_t
 }
 
 /* What we want most of those a client offers, if it is of this version and for this kind of key (0: any). NULL: none. */
-static const psi_named *psi_server_pick(const psi_list *own, psi_reader offered, unsigned version, int kind)
+static const psi_named *psi_server_pick(const psi_list *own, const psi_offer *o, unsigned version, int kind)
 {
     size_t i;
     for (i = 0; i < own->count; i++) {
         const psi_named *s = own->items[i];
-        if (s->version == version && (!kind || s->kind == kind) && psi_read_has(offered, s->number)) return s;
+        if (s->version == version && (!kind || s->kind == kind) && psi_offers(o, s)) return s;
     }
     return NULL;
 }
@@ -8470,11 +8526,11 @@ static int psi_server_identity(psi_hs *h, const psi_offer *o)
     for (i = 0; i < h->tls->identity_count; i++) {
         const psi_tls_identity *id = &h->tls->identities[i];
         const psi_x509_cert *leaf = id->chain.certs;
-        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o->schemes, h->version);
+        const psi_scheme *scheme = psi_auth_scheme(h->tls, leaf, o, h->version);
         const psi_suite *suite = h->suite;
         ec = leaf->key.key_type == BR_KEYTYPE_EC;
-        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, leaf->key.key_type);
-        if (!PSI_IS13(h) && ec && o->groups.n && !psi_read_has(o->groups, (unsigned)leaf->key.key.ec.curve))
+        if (!PSI_IS13(h)) suite = psi_server_pick(&h->tls->suites, o, PSI_TLS12, leaf->key.key_type);
+        if (!PSI_IS13(h) && ec && o->groups.n && !psi_offers(o, psi_named_of(PSI_GROUP, (unsigned)leaf->key.key.ec.curve)))
             continue; /* RFC 8422 5.1 */
         if (!scheme || !suite) continue;
         score = 1 + (named ? 2 * psi_x509_names(leaf, &host) : 0);
@@ -8523,7 +8579,7 @@ static int psi_server12_write_ticket(psi_hs *h)
 /* ClientHello of TLS 1.2. */
 static int psi_server12_hello(psi_hs *h, const psi_offer *o)
 {
-    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o->groups, 0, 0)
+    const psi_group *group = o->groups.n ? psi_server_pick(&h->tls->groups, o, 0, 0)
                              : psi_list_find(&h->tls->groups, PSI_GROUP_P256); /* RFC 8422 4 leaves the choice to us */
     h->session = psi_server_recall(h, o->ticket, o->id);
     h->resumed = h->session != NULL;
@@ -8531,7 +8587,7 @@ static int psi_server12_hello(psi_hs *h, const psi_offer *o)
         return psi_hs_bad(h, PSI_ALERT_HANDSHAKE_FAILURE,
                           "hello resumes a session without its extended master secret");
     if (!psi_server_identity(h, o) && !h->resumed)
-        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o->suites, PSI_TLS12, 0)
+        return psi_server_nothing(h, psi_server_pick(&h->tls->suites, o, PSI_TLS12, 0)
                                   ? "no signature algorithm and key type" : "no cipher suite");
     if (h->resumed) h->suite = h->session->suite;
     else if (!group) return psi_server_nothing(h, "no elliptic curve");
@@ -8611,13 +8667,13 @@ static int psi_server13_again(psi_hs *h)
 static int psi_server13_choose(psi_hs *h, const psi_offer *o)
 {
     const psi_list *own = &h->tls->groups;
-    const psi_suite *suite = psi_server_pick(&h->tls->suites, o->suites, PSI_TLS13, 0);
-    const psi_group *wanted = psi_server_pick(own, o->groups, 0, 0), *best = NULL;
+    const psi_suite *suite = psi_server_pick(&h->tls->suites, o, PSI_TLS13, 0);
+    const psi_group *wanted = psi_server_pick(own, o, 0, 0), *best = NULL;
     int twice = 0;
     size_t i;
     for (i = own->count; i--;) {
         psi_reader list = o->shares;
-        int seen = 0, may = psi_read_has(o->groups, own->items[i]->number);
+        int seen = 0, may = psi_offers(o, own->items[i]);
         while (list.n) {
             unsigned number = psi_read_number(&list, 2);
             psi_reader share = psi_read_vector(&list, 2, 0, 65535);
@@ -8645,7 +8701,9 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed)
+        return o->schemes.n ? psi_server_nothing(h, "no signature algorithm")
+               : psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello lacks signature_algorithms"); /* RFC 8446 4.2.3 */
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
@@ -8686,7 +8744,6 @@ static int psi_server_complete(psi_hs *h, const psi_offer *o)
     if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
     else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
@@ -8699,6 +8756,7 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    h->proven = h->now + PSI_SESSION_MOST;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
@@ -8864,6 +8922,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->message = p;
         h->rest = left - size;
         h->next = row + 1;
+        h->now = psi_tls_now(h->tls); /* the peer may have taken its time */
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
         if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
@@ -9138,7 +9197,6 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     uint32_t at = 0;
     uint8_t *count;
     int alert = 0;
-    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9173,7 +9231,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
-        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        why = "the peer sent a malformed alert";
         if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
         else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
@@ -9365,8 +9423,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
-                                       psi_none, to->endpoint);
+    to->endpoint_len = psi_auth_endpoint(leaf, to->endpoint);
     if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9462,9 +9519,10 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     int code;
     if (!out) return psi_err_code(t->error, PSOCKET_INVALID);
     *out = NULL;
+    code = psi_rec_prepare();
+    if (code) return psi_err_code(t->error, code);
     tls = (psocket_tls *)psi_alloc(sizeof *tls);
     if (!tls) return psi_err_code(t->error, PSOCKET_NOMEM);
-    psi_rec_prepare();
     tls->refs = 1;
     psi_os_mutex_init(&tls->lock);
     code = psi_tls_fill(tls, t, t->error);
@@ -9576,7 +9634,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !psi_session_usable(&s)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -9614,7 +9672,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return *label && strlen(label) <= 249;
+    return strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
@@ -9777,8 +9835,8 @@ struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
     psocket_poller *poller;  /* NULL: in none */
     void *user;
-    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
-    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    psi_os_watch one;        /* the first descriptor; fd -1: none */
+    psi_os_watch *more;      /* the others, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
     unsigned turn;           /* the poller's turn that `did` is of */
@@ -9900,16 +9958,14 @@ static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollf
    are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, first, e, r = 0;
-    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+    int i, first, e, r = 0, more = PSOCKET_POLLSET_MAX - 1;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc((size_t)more * sizeof *w->more)))
         return PSOCKET_NOMEM;
     for (first = 1; first >= 0; first--) {
-        e = psi_watch_put(w, &w->one, n == 1 ? fds : NULL, first);
-        for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        for (i = 0; i <= (w->more ? more : 0); i++) {
+            e = psi_watch_put(w, i ? &w->more[i - 1] : &w->one, i < n ? &fds[i] : NULL, first);
             if (!r) r = e;
-            e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL, first);
         }
-        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);
@@ -9978,8 +10034,7 @@ static void psi_watch_leave(psocket_watch *w)
 #define PSI_SOCK_SPARE (PSOCKET_READ_SIZE + 2 * PSI_RING_SLACK) /* the largest buffer that a poller keeps */
 
 enum psi_state {
-    PSI_RESOLVING,   /* dial is set: its host is being looked up */
-    PSI_CONNECTING,  /* dial is set: attempts are under way */
+    PSI_DIALLING,    /* dial is set: its host is being looked up, or attempts are under way */
     PSI_HANDSHAKING, /* hs is set: the transport carries the TLS handshake */
     PSI_OPEN,        /* bytes or datagrams move, and each direction ends by itself */
     PSI_LISTENING,   /* listen is set: connections come */
@@ -10006,13 +10061,13 @@ enum psi_news {
 /* A connection being made. */
 typedef struct psi_dial {
     psocket_resolve *names; /* the addresses, or the lookup that will bring them */
-    int next, live, port, code, os;
+    int next, live, port;
     int64_t next_at;
     psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
-    size_t said;
+    const psi_role *role;   /* of one; NULL: there can be none */
     struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
-    char why[400];          /* each address that failed, and its reason */
+    psocket_error why;      /* each address that failed, and its reason */
 } psi_dial;
 
 /* What a listener has besides. */
@@ -10039,7 +10094,8 @@ typedef struct psi_secure {
 struct psocket {
     uint8_t state, family;
     uint8_t read_log;    /* the next read asks for 1 << read_log bytes */
-    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1;
+    unsigned news : 2, side : 1, nonblocking : 1, udp : 1, listens : 1, secured : 1;
+    unsigned carries : 1; /* another one, which stands in watch.user: a carrier is in no poller */
     unsigned polled : 1; /* who calls waits in the poller then: no need to ask the system twice in a turn */
     unsigned broken : 1; /* end_out came from the transport, whose error the receiving direction shares */
     short code, end_in, end_out;
@@ -10048,19 +10104,18 @@ struct psocket {
     void *user;          /* its first argument: the socket itself if fd is the transport */
     psocket_fd fd;       /* -1: none of its own */
     union {
-        psi_dial *dial;     /* in PSI_RESOLVING and PSI_CONNECTING */
+        psi_dial *dial;     /* in PSI_DIALLING */
         psi_hs *hs;         /* in PSI_HANDSHAKING */
         psi_listen *listen; /* with `listens`, closed or not */
-        psi_secure *tls;    /* in all others; NULL: plain */
+        psi_secure *tls;    /* with `secured`, likewise */
+        const psi_role *role; /* in all others: of a TLS handshake; NULL: there can be none */
     } of;
     psi_ring ring;
     uint32_t limit;
     uint32_t need;       /* what the largest psocket_read that waits needs, if that is more than limit */
     int64_t due[2];      /* [0] receiving, connecting, handshaking, [1] sending: when the time of the operation that waits
                             is over; 0: none waits, or for ever */
-    psocket *above;      /* the socket that this one carries, if any */
     psocket_error *error; /* details of what code says; NULL: there are none */
-    const psi_role *role; /* of a TLS handshake; NULL: there can be none */
     size_t sent;
     psi_addr peer;
     psocket_watch watch;
@@ -10080,7 +10135,12 @@ static psi_hs *psi_sock_hs(const psocket *s)
 
 static psi_secure *psi_sock_tls(const psocket *s)
 {
-    return PSI_TLS && s->state > PSI_HANDSHAKING && !s->listens ? s->of.tls : NULL;
+    return PSI_TLS && s->secured ? s->of.tls : NULL;
+}
+
+static psocket *psi_sock_above(const psocket *s)
+{
+    return s->carries ? (psocket *)s->watch.user : NULL;
 }
 
 static psi_rec *psi_sock_rec(const psocket *s) { return psi_sock_tls(s) ? s->of.tls->rec : NULL; }
@@ -10112,7 +10172,7 @@ static void psi_until(int *ms, int64_t due) { psi_lower_ms(ms, due - psi_os_now(
 /* Before a descriptor of s is closed: it may be watched for s or for a socket that s carries. */
 static void psi_sock_unwatch(psocket *s)
 {
-    for (; s; s = s->above)
+    for (; s; s = psi_sock_above(s))
         if (s->watch.poller) s->watch.poller->unwatch(&s->watch);
 }
 
@@ -10132,37 +10192,41 @@ static int psi_sock_late(const psocket *s, int way)
 /* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    for (; s; s = s->above)
+    for (; s; s = psi_sock_above(s))
         if (!psi_sock_late(s, 1)) s->due[1] = 0;
 }
 
 /*--- errors */
 
-/* Notes what happened to s: code, the system's number, and a sentence (NULL: the code's own text). Returns code. */
-PSI_PRINTF(4, 5)
-static int psi_sock_note(psocket *s, int code, int os, const char *format, ...)
+/* Where more is to be said of what happened to s: code. NULL if there is no memory. */
+static psocket_error *psi_sock_error(psocket *s, int code)
 {
-    va_list ap;
-    if (s->code == code && !format && (!s->error || s->error->os_error == os))
-        return code; /* as before: leave it */
     s->code = (short)code;
-    if (!s->error && !format && !os) return code; /* the code says it all */
     if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
-    if (!s->error) return code;
+    return s->error;
+}
+
+/* Notes what happened to s: a code with a sentence, */
+static int psi_sock_say(psocket *s, int code, const char *why)
+{
+    return psi_err_alert(psi_sock_error(s, code), code, -1, "%s", why);
+}
+
+/* or with the system's number (0: none; what was said of it stays). Return code. */
+static int psi_sock_note(psocket *s, int code, int os)
+{
+    if (s->code == code && !os) return code;
+    s->code = (short)code;
+    if (s->error) s->error->code = s->error->os_error = 0; /* of something else */
+    if (!os || !psi_sock_error(s, code)) return code;
     psi_err_set(s->error, code, os, psocket_strerror(code));
-    va_start(ap, format);
-    if (format) vsnprintf(s->error->text, sizeof s->error->text, format, ap);
-    else if (code == PSOCKET_OS) psi_err_why(s->error);
-    va_end(ap);
+    if (code == PSOCKET_OS) psi_err_why(s->error);
     return code;
 }
 
-static int psi_sock_note_error(psocket *s, const psocket_error *e)
+static void psi_sock_note_error(psocket *s, const psocket_error *e)
 {
-    s->code = (short)e->code;
-    if (!s->error) s->error = (psocket_error *)psi_alloc(sizeof *s->error);
-    if (s->error) *s->error = *e;
-    return e->code;
+    if (psi_sock_error(s, e->code)) *s->error = *e;
 }
 
 /*--- the transport: a descriptor */
@@ -10260,7 +10324,7 @@ static void psi_dial_free(psi_dial *d)
     int i;
     if (!d) return;
     for (i = 0; i < d->live; i++) psi_os_close(d->tries[i].fd);
-    psi_dns_release(d->names);
+    if (d->names) psi_dns_release(d->names);
     psi_free(d);
 }
 
@@ -10276,7 +10340,6 @@ static void psi_sock_drop(psocket *s, int state)
         psi_rec_free(s->of.tls->rec);
         s->of.tls->rec = NULL;
     }
-    if (s->state < PSI_OPEN) s->of.tls = NULL;
     s->ring.tail = s->ring.raw; /* bytes that never became a chunk */
     s->due[0] = s->due[1] = 0;
     s->state = (uint8_t)state;
@@ -10297,9 +10360,8 @@ static int psi_sock_end(psocket *s, int code)
 
 static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
 {
-    if (r >= 0) return (size_t)r <= most ? r : (ptrdiff_t)PSOCKET_INVALID;
-    if (psi_is_wait(r)) return r;
-    return r > PSOCKET_CODE_END && !psi_is_want(r) ? r : (ptrdiff_t)PSOCKET_OS;
+    if (r >= 0 && (size_t)r > most) return PSOCKET_INVALID;
+    return r <= PSOCKET_CODE_END || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE ? (ptrdiff_t)PSOCKET_OS : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10318,7 +10380,7 @@ static int psi_sock_cannot_put(psocket *s, int code, int os)
     if (code == PSOCKET_CLOSED) code = PSOCKET_RESET;
     psi_sock_out_free(s);
     s->end_out = (short)code;
-    return psi_sock_note(s, code, os, NULL);
+    return psi_sock_note(s, code, os);
 }
 
 /* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
@@ -10343,7 +10405,7 @@ static int psi_sock_flush(psocket *s)
         return PSOCKET_WANT_WRITE;
     }
     if (n >= 0) return 0;
-    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os, NULL); /* nothing is lost: try again */
+    if (n == PSOCKET_NOMEM) return psi_sock_note(s, PSOCKET_NOMEM, os); /* nothing is lost: try again */
     return psi_sock_cannot_put(s, (int)n, os);
 }
 
@@ -10504,7 +10566,7 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
     else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
-    if (!s->broken) psi_sock_note(s, code, os, NULL);
+    if (!s->broken) psi_sock_note(s, code, os);
 }
 
 /* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
@@ -10517,7 +10579,7 @@ static int psi_sock_fill(psocket *s)
     if (s->end_in) return s->end_in;
     if (psi_sock_full(s)) return PSOCKET_LIMIT;
     want = psi_sock_read_size(s, &room);
-    if ((r = psi_sock_reserve(s, room)) != 0) return psi_sock_note(s, r, 0, NULL);
+    if ((r = psi_sock_reserve(s, room)) != 0) return r;
     got = psi_sock_answered(s->io->get(s->user, s->ring.buf + s->ring.tail, want, &os), want);
     if (s->udp && got > PSOCKET_DATAGRAM) got = PSOCKET_MESSAGE_SIZE;
     if (got > 0 || (got == 0 && s->udp)) {
@@ -10527,7 +10589,7 @@ static int psi_sock_fill(psocket *s)
     psi_sock_relax(s);
     if (psi_is_wait(got)) return PSOCKET_WANT_READ;
     if (got == PSOCKET_NOMEM || s->udp)
-        return psi_sock_note(s, (int)got, os, NULL); /* e.g. refused: the next datagram may do better */
+        return psi_sock_note(s, (int)got, os); /* e.g. refused: the next datagram may do better */
     psi_sock_input_ends(s, (int)got, os);
     return 1;
 }
@@ -10546,7 +10608,7 @@ static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
     if (r) return r;
     while ((r = psi_sock_seal(s, PSI_REC_APPDATA, data, n, cork)) == PSOCKET_NOMEM && n > PSI_SOCK_OUT_MIN)
         n /= 2;
-    if (r) return psi_sock_note(s, r, 0, NULL);
+    if (r) return r;
     if (!cork) r = psi_sock_flush(s); /* once sealed the bytes are taken: they wait if they must */
     return r && r != PSOCKET_WANT_WRITE && r != PSOCKET_NOMEM ? r : (ptrdiff_t)n;
 }
@@ -10556,9 +10618,9 @@ static int psi_sock_may_send(psocket *s, size_t n)
 {
     if (s->end_out < 0 && s->end_out != PSOCKET_CLOSED_HERE) return s->end_out;
     if (s->state == PSI_CLOSED) return PSOCKET_CLOSED_HERE;
-    if (s->end_out) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, "the sending direction was shut down");
-    if (s->udp && !s->peer.family) return psi_sock_note(s, PSOCKET_INVALID, 0, "nobody to send to yet: call setpeer");
-    return n > PTRDIFF_MAX ? psi_sock_note(s, PSOCKET_INVALID, 0, "too many bytes") : 0;
+    if (s->end_out) return psi_sock_say(s, PSOCKET_CLOSED_HERE, "the sending direction was shut down");
+    if (s->udp && !s->peer.family) return psi_sock_say(s, PSOCKET_INVALID, "nobody to send to yet: call setpeer");
+    return n > PTRDIFF_MAX ? psi_sock_say(s, PSOCKET_INVALID, "too many bytes") : 0;
 }
 
 /* Takes some of the data: how many bytes, WANT_*, or an error. */
@@ -10575,7 +10637,7 @@ static ptrdiff_t psi_sock_send(psocket *s, const void *data, size_t n)
     r = psi_sock_put(s, data, n, &os);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
     if (r < 0)
-        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os, NULL) : psi_sock_cannot_put(s, (int)r, os);
+        return s->udp || r == PSOCKET_NOMEM ? psi_sock_note(s, (int)r, os) : psi_sock_cannot_put(s, (int)r, os);
     psi_sock_left(s);
     if ((size_t)r < n) psi_watch_note(&s->watch, PSI_DID_FILL);
     return r;
@@ -10590,13 +10652,13 @@ static int psi_sock_finish(psocket *s)
     if (s->end_out < 0) return s->end_out == PSOCKET_CLOSED_HERE && s->state == PSI_OPEN ? 0 : s->end_out;
     if (s->end_out == PSI_ENDING) {
         if (psi_sock_rec(s) && (r = psi_sock_seal(s, PSI_REC_ALERT, close_notify, 2, 0)) != 0)
-            return psi_sock_note(s, r, 0, NULL);
+            return r;
         s->end_out = PSI_FINISHING;
     }
     if ((r = psi_sock_flush(s)) != 0 || !s->end_out) return r;
     r = (int)psi_sock_answered(s->io->finish(s->user, &os), 0);
     if (psi_is_wait(r)) return PSOCKET_WANT_WRITE;
-    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os, NULL);
+    if (r && r != PSOCKET_RESET && r != PSOCKET_CLOSED) return psi_sock_note(s, r, os);
     s->end_out = PSOCKET_CLOSED_HERE;
     return 0;
 }
@@ -10607,32 +10669,34 @@ static int psi_sock_finish(psocket *s)
 static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 {
     const psi_addr *a = &d->names->addrs[index];
-    char where[80] = "", text[128];
-    int n;
-    d->code = code;
-    d->os = os;
+    psocket_error *e = &d->why;
+    const char *by = e->code ? "; " : ": ";
+    char where[80] = "";
+    size_t n;
+    if (!e->code) psi_err_alert(e, code, -1, "cannot connect to \"%.255s\"", d->names->host);
+    e->code = code;
+    e->os_error = os;
     if (a->family != PSI_UNIX) psi_addr_print_port(a, where);
-    n = snprintf(d->why + d->said, sizeof d->why - d->said, "%s%s%s%s", d->said ? "; " : "", where, where[0] ? " " : "",
-                 os ? psi_os_text(os, text, sizeof text) : psocket_strerror(code));
-    if (n > 0) d->said += (size_t)n;
-    if (d->said >= sizeof d->why) d->said = sizeof d->why - 1;
+    n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "%s%s", *where ? by : "", where);
+    psi_err_why(e);
 }
 
 /* Attempt i has reached the peer. */
 static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
-    psi_hs *hs = d->hs;
-    psocket_fd fd = d->tries[i].fd;
-    d->tries[i].fd = -1;
     s->peer = d->names->addrs[d->tries[i].index];
-    psi_dial_free(d);
-    psi_sock_on_fd(s, fd, s->peer.family, &psi_transport_fd);
-    s->of.hs = hs;
+    psi_sock_on_fd(s, d->tries[i].fd, s->peer.family, &psi_transport_fd);
+    d->tries[i].fd = -1;
+    s->of.role = d->role;
     s->due[0] = 0;
-    if (!hs) return 0;
-    s->state = PSI_HANDSHAKING;
-    psi_sock_clock(s, 0);
+    if (d->hs) {
+        s->of.hs = d->hs;
+        s->state = PSI_HANDSHAKING;
+        psi_sock_clock(s, 0);
+    }
+    psi_dial_free(d);
     return 0;
 }
 
@@ -10666,9 +10730,13 @@ static int psi_dial_try(psocket *s, int64_t now)
 /* Nothing is left to try, or no time. */
 static int psi_dial_lost(psocket *s)
 {
-    psi_dial *d = s->of.dial;
-    int code = d->code;
-    psi_sock_note(s, code, d->os, "cannot connect to \"%.255s\": %s", d->names->host, d->why);
+    psi_sock_note_error(s, &s->of.dial->why);
+    return psi_sock_end(s, s->code);
+}
+
+static int psi_dial_unresolved(psocket *s, int code, int os)
+{
+    psi_err_os(psi_sock_error(s, code), code, os, "cannot resolve \"%.255s\"", s->of.dial->names->host);
     return psi_sock_end(s, code);
 }
 
@@ -10683,20 +10751,14 @@ static int psi_dial_step(psocket *s)
     psi_dial *d = s->of.dial;
     int64_t now;
     int i, os = 0, code;
-    if (s->state == PSI_RESOLVING) {
-        if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
-        if ((code = d->names->code) != 0) {
-            psi_sock_note(s, code, d->names->os, "cannot resolve \"%.255s\": %s", d->names->host, psocket_strerror(code));
-            return psi_sock_end(s, code);
-        }
-        for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
-        s->state = PSI_CONNECTING;
-    }
+    if (psi_dns_ms(d->names)) return PSOCKET_WANT_READ;
+    if (d->names->code) return psi_dial_unresolved(s, d->names->code, d->names->os);
+    for (i = 0; i < d->names->count; i++) d->names->addrs[i].port = (uint16_t)d->port;
     psi_sock_unwatch(s); /* descriptors may be closed and new ones made below */
     now = psi_os_now();
     for (i = 0; i < d->live || (psi_dial_more(d) && now >= d->next_at);) {
         if (i == d->live) {
-            if (psi_dial_try(s, now)) i++; /* it is under way */
+            i += psi_dial_try(s, now);
             continue;
         }
         code = s->udp ? 0 : psi_os_connect_result(d->tries[i].fd, &os);
@@ -10714,20 +10776,18 @@ static int psi_dial_step(psocket *s)
 }
 
 /* What it waits for, as psocket_pollset has it. */
-static int psi_dial_wants(const psi_dial *d, int state, psocket_pollfd *fds, int cap, int *ms)
+static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *ms)
 {
-    int i, n = 0;
-    if (state == PSI_RESOLVING) {
-        int wait = psi_dns_ms(d->names);
-        if (wait >= 0) psi_lower_ms(ms, wait);
-        if (d->names->bell[0] == -1 || cap < 1) return 0;
+    int n = 0, wait = psi_dns_ms(d->names);
+    if (wait > 0) psi_lower_ms(ms, wait);
+    if (wait && d->names->bell[0] != -1 && cap > 0) {
         fds[0].fd = d->names->bell[0];
-        fds[0].events = PSOCKET_READ;
-        return 1;
+        fds[n++].events = PSOCKET_READ;
     }
-    for (i = 0; i < d->live && n < cap; i++) {
-        fds[n].fd = d->tries[i].fd;
-        fds[n++].events = PSOCKET_WRITE;
+    if (wait) return n;
+    for (; n < d->live && n < cap; n++) {
+        fds[n].fd = d->tries[n].fd;
+        fds[n].events = PSOCKET_WRITE;
     }
     if (psi_dial_more(d)) psi_until(ms, d->next_at);
     return n;
@@ -10738,11 +10798,11 @@ static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
     int i = 0;
-    if (s->state != PSI_CONNECTING) {
-        psi_sock_note(s, PSOCKET_TIMEOUT, 0, "timed out %s%.255s", d ? "while resolving " : "during the TLS handshake",
-                      d ? d->names->host : "");
+    if (!d) {
+        psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
+    if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
     do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
     return psi_dial_lost(s);
 }
@@ -10752,8 +10812,8 @@ static int psi_sock_too_late(psocket *s)
 /* The transport failed in the midst of a handshake. */
 static int psi_sock_hangs_up(psocket *s, int code, int os)
 {
-    if (code == PSOCKET_TRUNCATED) return psi_sock_note(s, code, 0, "the peer closed the connection during the TLS handshake");
-    return psi_sock_note(s, code, os, "the connection broke during the TLS handshake: %s", psocket_strerror(code));
+    if (code == PSOCKET_TRUNCATED) return psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
+    return psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
 }
 
 /* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
@@ -10789,10 +10849,11 @@ static int psi_sock_hear(psocket *s)
 static int psi_sock_secured(psocket *s)
 {
     psi_secure *t = (psi_secure *)psi_alloc(sizeof *t);
-    if (!t) return psi_sock_end(s, psi_sock_note(s, PSOCKET_NOMEM, 0, NULL));
+    if (!t) return psi_sock_end(s, PSOCKET_NOMEM);
     psi_hs_finish(s->of.hs, &t->rec, &t->info);
     psi_hs_free(s->of.hs);
     s->of.tls = t;
+    s->secured = 1;
     s->due[0] = 0;
     s->state = PSI_OPEN;
     psi_sock_decode(s);
@@ -10830,11 +10891,11 @@ static int psi_sock_starttls(psocket *s, psocket_tls *tls, const char *name)
     psi_hs *hs = NULL;
     int r;
     if (s->side == PSOCKET_CLIENT && !psi_ring_empty(&s->ring))
-        return psi_sock_note(s, PSOCKET_PLAINTEXT, 0, NULL);
+        return PSOCKET_PLAINTEXT;
     if (!tls && s->side == PSOCKET_SERVER) {
         r = psi_err_code(&e, PSOCKET_TLS_NO_IDENTITY);
     } else if ((r = psi_tls_meant(&tls, &e)) == 0) {
-        r = psi_hs_new(&hs, s->role, tls, name, d ? d->port : s->peer.port, &e);
+        r = psi_hs_new(&hs, d ? d->role : s->of.role, tls, name, d ? d->port : s->peer.port, &e);
         psocket_tls_free(tls);
     }
     if (r) { /* ended, lest a caller who does not look sends in the clear */
@@ -10868,7 +10929,7 @@ static int psi_listen_ready(psocket *s)
         return 1;
     }
     l->next = -1;
-    return r == PSOCKET_WANT_READ ? 0 : psi_sock_note(s, r, os, "cannot accept: %s", psocket_strerror(r));
+    return r == PSOCKET_WANT_READ ? 0 : psi_err_os(psi_sock_error(s, r), r, os, "cannot accept");
 }
 
 /* The listener s is closed. */
@@ -10901,8 +10962,7 @@ static int psi_sock_ready(const psocket *s, int events)
     const uint8_t *p;
     int ready = 0;
     switch (s->state) {
-    case PSI_RESOLVING:
-    case PSI_CONNECTING:
+    case PSI_DIALLING:
         return 0;
     case PSI_HANDSHAKING: /* does it wait for the application? */
         return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
@@ -10935,9 +10995,8 @@ static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, 
     if (s->due[0] && (s->state < PSI_OPEN || (events & PSOCKET_READ))) psi_until(ms, s->due[0]);
     if (s->due[1] && (events & PSOCKET_WRITE)) psi_until(ms, s->due[1]);
     switch (s->state) {
-    case PSI_RESOLVING:
-    case PSI_CONNECTING:
-        return psi_dial_wants(s->of.dial, s->state, fds, cap, ms);
+    case PSI_DIALLING:
+        return psi_dial_wants(s->of.dial, fds, cap, ms);
     case PSI_LISTENING:
         return psi_fd_wants(s, events & PSOCKET_READ, fds, cap, ms);
     case PSI_HANDSHAKING:
@@ -11020,7 +11079,7 @@ static void psi_sock_free(psocket *s)
     psi_ring_free(&s->ring);
     if (psi_sock_info(s)) psi_free(s->of.tls->info);
     if (s->listens) psi_free(s->of.listen->path);
-    psi_free(s->of.tls); /* or what stands there */
+    if (s->listens || s->secured) psi_free(s->of.tls); /* or of.listen */
     psi_free(s->error);
     psi_free(s);
 }
@@ -11062,7 +11121,7 @@ static int psi_wrap_finish(void *user, int *os)
 
 static void psi_wrap_close(void *user)
 {
-    ((psocket *)user)->above = NULL;
+    ((psocket *)user)->carries = 0;
     psi_sock_free((psocket *)user);
 }
 
@@ -11084,7 +11143,7 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
     s->watch.is_sock = 1;
     s->fd = -1;
     s->side = side != PSOCKET_CLIENT;
-    s->role = role;
+    s->of.role = role;
     s->state = PSI_ENDED; /* until it has a transport */
     s->read_log = PSI_SOCK_READ_LOG;
     s->limit = PSOCKET_RECV_LIMIT;
@@ -11144,18 +11203,25 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+#ifdef PSI_OS_EPOLL
+#define psi_poll_taken(w, fd) 0 /* epoll tells */
+#else
+/* Does the poller watch the descriptor that w is to watch for another? kqueue would forget the other. */
+static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
+{
+    const psocket_poller *p = w->poller;
+    int i = 0;
+    while (i < p->count && (p->heap[i] == w || p->heap[i]->one.fd != fd || !p->heap[i]->one.events)) i++;
+    return i < p->count;
+}
+#endif
+
+/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int i, k, r, n = 1, ms = -1, fired = w->fired, ready = fired & w->events;
-    w->fired = 0;
-    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
-    psi_link_out(&w->link);
-    if (ready) psi_poll_report(w, ready);
-    if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
+    int i, k, r = 0, n = 1, ms = -1;
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
@@ -11166,9 +11232,24 @@ static int psi_poll_look(psocket_watch *w)
         fds[k].events |= fds[i].events;
         fds[i--] = fds[--n];
     }
-    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
     if (r || (ms == 0 && !ready)) psi_watch_heat(w);
     return r;
+}
+
+/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
+static int psi_poll_look(psocket_watch *w)
+{
+    psocket *s = psi_poll_sock(w);
+    int fired = w->fired, ready = fired & w->events;
+    w->fired = 0;
+    if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
+    psi_link_out(&w->link);
+    if (ready) psi_poll_report(w, ready);
+    if (ready && s && s->fd != -1 && w->one.events == w->events)
+        return 0; /* the system watches for it already: short, since most looks end here */
+    return psi_poll_arm(w, ready);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
@@ -11301,21 +11382,25 @@ PSOCKET_API int psocket_poller_new(psocket_poller **out)
 
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user)
 {
-    int other = s && s->watch.poller && s->watch.poller != p;
+    int r, other = s && s->watch.poller && s->watch.poller != p;
     if (!s) return PSOCKET_INVALID;
     if (!p || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "no poller, or unknown events");
+        return psi_sock_say(s, PSOCKET_INVALID, "no poller, or unknown events");
     if (!events && timeout_ms < 0) {
         if (other || !s->watch.poller) return 0;
         psi_sock_flush(s); /* nobody will do it later */
         if (s->watch.poller) psi_watch_leave(&s->watch);
         return 0;
     }
-    if (other || s->above)
-        return psi_sock_note(s, PSOCKET_BUSY, 0, "the socket is in another poller, or carries a socket");
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0, NULL);
+    if (other || s->carries)
+        return psi_sock_say(s, PSOCKET_BUSY, "the socket is in another poller, or carries a socket");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (!s->watch.poller && psi_watch_join(p, &s->watch)) return psi_sock_note(s, PSOCKET_NOMEM, 0);
     psi_poll_want(&s->watch, events, timeout_ms, user);
+    if (!s->watch.one.events && !s->watch.more && (r = psi_poll_arm(&s->watch, 0)) != 0) {
+        psi_watch_leave(&s->watch);
+        return psi_sock_note(s, r, 0);
+    }
     psi_check_poller(p);
     return 0;
 }
@@ -11323,8 +11408,7 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
 {
     psocket_watch *w = out ? *out : NULL;
-    psocket_pollfd one;
-    int r = 0, os, fresh = !w;
+    int r, os, fresh = !w;
     if (!p || !out || (events & ~(fd == -1 ? PSOCKET_SIGNAL : PSOCKET_READ | PSOCKET_WRITE)))
         return PSOCKET_INVALID;
     if (w && (w->poller != p || w->is_sock)) return PSOCKET_INVALID;
@@ -11333,19 +11417,16 @@ PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, pso
         psi_free(w);
         return PSOCKET_NOMEM;
     }
-    if (w->one.events == events)
+    if (w->one.fd != fd || w->one.events == events)
         psi_os_poller_ctl(&p->os, &w->one, 0, &os); /* its number may have come back: ask anew */
-    one.fd = fd;
-    one.events = events;
-    r = psi_watch_set(w, &one, 1);
-    if (r) {
-        if (fresh) psocket_watch_free(w);
-        return r;
-    }
-    *out = w;
+    w->one.fd = fd;
     psi_poll_want(w, events, timeout_ms, user);
+    r = psi_poll_arm(w, 0);
+    if (!r) *out = w;
+    else if (fresh) psocket_watch_free(w);
+    else psi_poll_want(w, 0, -1, user);
     psi_check_poller(p);
-    return 0;
+    return r;
 }
 
 PSOCKET_API void psocket_watch_free(psocket_watch *w)
@@ -11418,47 +11499,40 @@ static int psi_public_sleep(psocket *s, int events, int64_t end)
     int ms = -1, os = 0, n = psi_sock_wants(s, events, fds, PSOCKET_POLLSET_MAX, &ms);
     if (end != INT64_MAX) psi_until(&ms, end);
     if (n >= 0) n = psi_os_poll(fds, n, ms, &os);
-    if (n < 0) return psi_sock_note(s, n, os, NULL);
+    if (n < 0) return psi_sock_note(s, n, os);
     return n == 0 && os ? PSOCKET_SIGNAL : 0;
 }
 
 /* What a call answers: psocket_geterror is to say the same. */
 static ptrdiff_t psi_public_answer(psocket *s, ptrdiff_t r)
 {
-    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0, NULL);
+    if (r < 0 && !psi_is_want(r) && r != s->code) psi_sock_note(s, (int)r, 0);
     if (s->watch.poller) s->watch.poller->tell(&s->watch);
     psi_check_sock(s);
     return r;
-}
-
-static int psi_public_wrong(psocket *s, const char *why)
-{
-    return psi_sock_note(s, PSOCKET_INVALID, 0, "%s", why);
 }
 
 /* Before data is moved: 0, or why it cannot be. ok: the arguments are good. */
 static int psi_public_begin(psocket *s, int ok)
 {
     if (!s) return PSOCKET_INVALID;
-    if (s->listens) return psi_public_wrong(s, "a listener moves no data");
-    if (!ok) return psi_public_wrong(s, "a NULL pointer, or nothing asked for");
+    if (s->listens) return psi_sock_say(s, PSOCKET_INVALID, "a listener moves no data");
+    if (!ok) return psi_sock_say(s, PSOCKET_INVALID, "a NULL pointer, or nothing asked for");
     return 0;
 }
 
-/* The one loop of waiting: a call that moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting; 0: that
-   is the answer. The time of an operation begins with the first try that has to wait. */
+/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting;
+   0: that is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
 {
-    if (s->state < PSI_OPEN) return 0;
-    if (!psi_is_wait(*r)) {
-        s->due[way] = 0;
-        return 0;
+    int open = s->state >= PSI_OPEN; /* else psi_sock_step looks after the time */
+    if (open && psi_is_wait(*r)) {
+        if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
+        psi_sock_clock(s, way);
+        if (psi_sock_late(s, way)) *r = PSOCKET_TIMEOUT;
     }
-    if (way == 0 && s->news == PSI_TOLD) s->news = PSI_QUIET;
-    psi_sock_clock(s, way);
-    if (psi_sock_late(s, way)) {
-        s->due[way] = 0;
-        *r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
+    if (!psi_is_wait(*r)) {
+        if (open) s->due[way] = 0;
         return 0;
     }
     if (s->nonblocking) return 0;
@@ -11467,17 +11541,20 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
     return *r >= 0;
 }
 
-/* Gets s out of dialling and handshaking: 0, or what the caller is to answer. */
+/* Is s out of dialling and handshaking? 0, or what the caller is to answer. */
 static int psi_public_settle(psocket *s)
 {
-    while (s->state < PSI_OPEN) {
-        int r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN)
-            return r == PSOCKET_CLOSED && s->state == PSI_OPEN ? 0 : r; /* an end after the handshake is for recv to tell */
-        if (s->nonblocking || !psi_is_wait(r)) return r;
-        if ((r = psi_public_sleep(s, 0, INT64_MAX)) < 0) return psi_sock_end(s, r);
-    }
-    return s->state == PSI_CLOSED ? PSOCKET_CLOSED_HERE : 0;
+    int r = s->state < PSI_OPEN ? psi_sock_step(s) : 0;
+    if (s->state == PSI_OPEN && r == PSOCKET_CLOSED) return 0; /* an end after the handshake is for recv to tell */
+    return s->state == PSI_CLOSED ? (int)PSOCKET_CLOSED_HERE : r;
+}
+
+/* Gets it there. */
+static int psi_public_open(psocket *s)
+{
+    ptrdiff_t r;
+    do r = psi_public_settle(s); while (psi_public_again(s, &r, 0));
+    return (int)r;
 }
 
 /*--- making sockets */
@@ -11517,8 +11594,9 @@ static int psi_public_settings(psi_os_settings *set, psocket **out, int side, co
 /* NULL, or what is wrong with the host and port to connect to. */
 static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
-    if (!host || !*host) return "no host given";
-    if (!psi_addr_path(host)) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
+    const char *path = host ? psi_addr_path(host) : NULL;
+    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path)) return "no host, or one that is too long";
+    if (!path) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
     return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
@@ -11539,20 +11617,20 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
-    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, PSI_CLIENT);
+    s = psi_sock_new(&set.opt, PSOCKET_CLIENT, NULL);
     d = s ? (psi_dial *)psi_alloc(sizeof *d) : NULL;
-    if (s) psi_sock_clock(s, 0);
-    r = d ? psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user) : PSOCKET_NOMEM;
-    if (r) {
-        psi_free(d);
-        psi_sock_free(s);
-        return r == PSOCKET_NOMEM ? psi_err_code(set.opt.error, r) : psi_err_os(set.opt.error, r, 0, "bad host");
+    if (!d) {
+        psi_free(s);
+        return psi_err_code(set.opt.error, PSOCKET_NOMEM);
     }
     d->port = port;
+    d->role = PSI_CLIENT;
     d->set = set;
     s->of.dial = d;
-    s->state = PSI_RESOLVING;
-    r = psi_public_settle(s);
+    s->state = PSI_DIALLING;
+    psi_sock_clock(s, 0);
+    r = psi_dns_start(&d->names, host, set.opt.resolve, set.opt.resolve_user);
+    r = r ? psi_sock_note(s, r, 0) : psi_public_open(s);
     if (!r || psi_is_want(r)) {
         *out = s;
         return 0;
@@ -11739,14 +11817,15 @@ PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_opti
     psocket_error *e = opt ? opt->error : NULL;
     int r;
     if (out) *out = NULL;
-    if (!c || c->udp || c->above || c->listens || c->state == PSI_CLOSED)
+    if (!c || c->udp || c->carries || c->listens || c->state == PSI_CLOSED)
         return psi_err_os(e, PSOCKET_INVALID, 0, "nothing that could carry it");
     if (c->state < PSI_OPEN || c->watch.poller)
         return psi_err_os(e, PSOCKET_BUSY, 0, "the carrier is not connected yet, or in a poller");
     r = psocket_open(out, &psi_transport_wrap, c, c->side ? PSOCKET_SERVER : PSOCKET_CLIENT, opt);
     if (r) return r;
     (*out)->peer = c->peer;
-    c->above = *out;
+    c->carries = 1;
+    c->watch.user = *out;
     c->nonblocking = 1;
     c->due[0] = c->due[1] = 0;
     return 0;
@@ -11767,7 +11846,7 @@ static int psi_public_accept(psocket *s, psocket **out)
     r = psi_os_set(c->fd, c->family, 0, &l->set, &os);
     if (r) {
         psi_sock_free(c);
-        return psi_sock_note(s, r, os, NULL);
+        return psi_sock_note(s, r, os);
     }
     *out = c;
     return 0;
@@ -11779,7 +11858,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
     if (out) *out = NULL;
     if (!s) return PSOCKET_INVALID;
     if (!s->listens || !out)
-        return psi_public_wrong(s, s->listens ? "no place for the socket" : "only a listener accepts");
+        return psi_sock_say(s, PSOCKET_INVALID, s->listens ? "no place for the socket" : "only a listener accepts");
     do r = psi_public_accept(s, out); while (psi_public_again(s, &r, 0));
     psi_public_answer(s, r);
     if (r < 0 && !psi_is_want(r) && s->of.listen->set.opt.error)
@@ -11790,7 +11869,7 @@ PSOCKET_API int psocket_accept(psocket *s, psocket **out)
 PSOCKET_API int psocket_hasconnection(psocket *s)
 {
     if (!s) return PSOCKET_INVALID;
-    if (!s->listens) return psi_public_wrong(s, "only a listener has connections");
+    if (!s->listens) return psi_sock_say(s, PSOCKET_INVALID, "only a listener has connections");
     return (int)psi_public_answer(s, psi_listen_ready(s));
 }
 
@@ -11799,8 +11878,9 @@ PSOCKET_API int psocket_hasconnection(psocket *s)
 /* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
 static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
-    int r;
-    if (psi_sock_late(s, 1)) return psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL); /* whatever would still go */
+    int r = psi_public_settle(s);
+    if (r) return r;
+    if (psi_sock_late(s, 1)) return PSOCKET_TIMEOUT; /* whatever would still go */
     while (s->sent < len || !len) {
         ptrdiff_t n = psi_sock_send(s, len ? data + s->sent : "", len - s->sent);
         if (n < 0 || s->nonblocking || s->udp) return n;
@@ -11816,8 +11896,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     ptrdiff_t r = psi_public_begin(s, data || !len);
     if (r) return r;
     s->sent = 0;
-    if ((r = psi_public_settle(s)) == 0)
-        do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
     return psi_public_answer(s, r);
 }
 
@@ -11826,12 +11905,10 @@ static int psi_public_finish(psocket *s, int shut)
 {
     ptrdiff_t r = psi_public_begin(s, 1);
     if (r) return (int)r;
-    r = psi_public_settle(s);
-    if (r) return (int)psi_public_answer(s, r);
-    if (shut && !s->end_out) s->end_out = PSI_ENDING;
     do {
-        if (s->end_out >= 0 && psi_sock_late(s, 1)) r = psi_sock_note(s, PSOCKET_TIMEOUT, 0, NULL);
-        else r = psi_sock_finish(s);
+        r = psi_public_settle(s);
+        if (!r && shut && !s->end_out) s->end_out = PSI_ENDING;
+        if (!r) r = s->end_out >= 0 && psi_sock_late(s, 1) ? (int)PSOCKET_TIMEOUT : psi_sock_finish(s);
     } while (psi_public_again(s, &r, 1));
     return (int)psi_public_answer(s, r);
 }
@@ -11896,8 +11973,8 @@ PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len)
 {
     int r = psi_public_begin(s, data || !len);
     if (r) return r;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (psi_sock_hs(s)) return psi_sock_note(s, PSOCKET_BUSY, 0, "a TLS handshake is under way");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (psi_sock_hs(s)) return psi_sock_say(s, PSOCKET_BUSY, "a TLS handshake is under way");
     if (!len && !s->udp) return 0; /* an empty chunk would look like nothing */
     r = psi_ring_unshift(&s->ring, data, len);
     s->news = PSI_NEWS;
@@ -11909,7 +11986,7 @@ PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data)
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data && n)) != 0) return r;
-    if (n > PSI_RING_MAX / 2) return psi_sock_note(s, PSOCKET_LIMIT, 0, "read of more than 1 GB");
+    if (n > PSI_RING_MAX / 2) return psi_sock_say(s, PSOCKET_LIMIT, "read of more than 1 GB");
     do r = psi_public_gather(s, (uint32_t)n); while (psi_public_again(s, &r, 0));
     if (r == 1) {
         psi_ring_join(&s->ring, (uint32_t)n);
@@ -11924,7 +12001,7 @@ static ptrdiff_t psi_public_seek(psocket *s, const char *delimiter, uint32_t max
     uint32_t m = (uint32_t)strlen(delimiter), end;
     while ((end = psi_ring_find(&s->ring, delimiter, m, max)) == 0) {
         ptrdiff_t r;
-        if (s->ring.bytes >= max) return psi_sock_note(s, PSOCKET_LIMIT, 0, "no delimiter within the limit");
+        if (s->ring.bytes >= max) return psi_sock_say(s, PSOCKET_LIMIT, "no delimiter within the limit");
         if ((r = psi_public_gather(s, s->ring.bytes + 1)) != 1) return r;
     }
     return (ptrdiff_t)end;
@@ -11937,7 +12014,7 @@ PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size
     if ((r = psi_public_begin(s, data && delimiter && *delimiter && max)) != 0) return r;
     if (max > PSI_RING_MAX / 2) max = PSI_RING_MAX / 2;
     if (strlen(delimiter) > max)
-        return psi_sock_note(s, PSOCKET_LIMIT, 0, "the delimiter is longer than the limit");
+        return psi_sock_say(s, PSOCKET_LIMIT, "the delimiter is longer than the limit");
     do r = psi_public_seek(s, delimiter, (uint32_t)max); while (psi_public_again(s, &r, 0));
     if (r > 0) r = psi_public_take(s, (uint32_t)r, data);
     return psi_public_answer(s, r);
@@ -11960,18 +12037,18 @@ PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *serve
 {
     int r;
     if (!s) return PSOCKET_INVALID;
-    if (s->listens) return psi_public_wrong(s, "a listener speaks no TLS");
-    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0, NULL);
-    if (s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "TLS is for stream sockets only");
+    if (s->listens) return psi_sock_say(s, PSOCKET_INVALID, "a listener speaks no TLS");
+    if (psi_sock_info(s) && s->state != PSI_CLOSED) return psi_sock_note(s, PSOCKET_ALREADY_TLS, 0);
+    if (s->udp) return psi_sock_say(s, PSOCKET_UNSUPPORTED, "TLS is for stream sockets only");
     if (!psi_sock_hs(s)) {
         r = psi_public_settle(s);
         if (r && !(psi_sock_dial(s) && psi_is_wait(r))) return (int)psi_public_answer(s, r);
         if (s->end_out)
             return (int)psi_public_answer(s, s->end_out > 0 ? (int)PSOCKET_CLOSED_HERE : (int)s->end_out);
-        if (!PSI_TLS) return psi_sock_end(s, psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, NULL));
-        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return r;
+        if (!PSI_TLS) return (int)psi_public_answer(s, psi_sock_end(s, PSOCKET_UNSUPPORTED));
+        if ((r = psi_sock_starttls(s, tls, server_name)) != 0) return (int)psi_public_answer(s, r);
     }
-    return (int)psi_public_answer(s, psi_public_settle(s));
+    return (int)psi_public_answer(s, psi_public_open(s));
 }
 
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
@@ -11979,7 +12056,7 @@ PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q)
     const psocket_question *asked = s && psi_sock_hs(s) ? psi_hs_asks(psi_sock_hs(s)) : NULL;
     if (q) memset(q, 0, sizeof *q);
     if (!s) return PSOCKET_INVALID;
-    if (!asked || !q) return psi_public_wrong(s, "no place for the question, or none is asked");
+    if (!asked || !q) return psi_sock_say(s, PSOCKET_INVALID, "no place for the question, or none is asked");
     *q = *asked;
     return 0;
 }
@@ -11988,7 +12065,7 @@ PSOCKET_API int psocket_decide(psocket *s, int code)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || code > 0 || psi_hs_decide(psi_sock_hs(s), code))
-        return psi_public_wrong(s, "no decision is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no decision is asked for");
     return 0;
 }
 
@@ -11996,7 +12073,7 @@ PSOCKET_API int psocket_signed(psocket *s, const void *sig, size_t len)
 {
     if (!s) return PSOCKET_INVALID;
     if (!psi_sock_hs(s) || (!sig && len) || psi_hs_signed(psi_sock_hs(s), sig, len))
-        return psi_public_wrong(s, "no signature is asked for");
+        return psi_sock_say(s, PSOCKET_INVALID, "no signature is asked for");
     return 0;
 }
 
@@ -12005,11 +12082,11 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_rec(s) || !label || !out || !n) return psi_public_wrong(s, "nothing to export, or no TLS");
+    if (!psi_sock_rec(s) || !label || !out || !n) return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
     r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
-        return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "exporting needs TLS 1.3 or the extended master secret");
-    return r < 0 ? psi_public_wrong(s, "this label, context and length cannot be exported") : r;
+        return psi_sock_say(s, PSOCKET_UNSUPPORTED, "exporting needs TLS 1.3 or the extended master secret");
+    return r < 0 ? psi_sock_say(s, PSOCKET_INVALID, "this label, context and length cannot be exported") : r;
 }
 
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info)
@@ -12076,7 +12153,6 @@ static int psi_public_redirect(psocket *s, const char *ip, int port)
     s->of.dial->names = names;
     s->of.dial->port = port;
     s->of.dial->next = 0;
-    s->state = PSI_RESOLVING;
     r = psi_sock_step(s);
     return psi_is_wait(r) ? 0 : r;
 }
@@ -12086,17 +12162,18 @@ PSOCKET_API int psocket_setpeer(psocket *s, const char *ip, int port)
     psi_addr a;
     int os = 0, r;
     if (!s) return PSOCKET_INVALID;
-    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0, NULL);
-    if (!s->udp) return psi_sock_note(s, PSOCKET_UNSUPPORTED, 0, "setpeer is for UDP sockets");
+    if (s->state == PSI_CLOSED) return psi_sock_note(s, PSOCKET_CLOSED_HERE, 0);
+    if (!s->udp) return psi_sock_say(s, PSOCKET_UNSUPPORTED, "setpeer is for UDP sockets");
     if (!ip || port < 1 || port > 65535 || !psi_addr_parse(&a, ip, strlen(ip)))
-        return psi_sock_note(s, PSOCKET_INVALID, 0, "not an address and port: \"%.80s\", %d", ip ? ip : "", port);
+        return psi_err_alert(psi_sock_error(s, PSOCKET_INVALID), PSOCKET_INVALID, -1, "not an address and port: \"%.80s\", %d",
+                             ip ? ip : "", port);
     if (psi_sock_dial(s)) return (int)psi_public_answer(s, psi_public_redirect(s, ip, port));
     a.port = (uint16_t)port;
     psi_addr_normalise(&a);
     if (s->io == &psi_transport_fd) {
-        if (a.family != s->family) return psi_public_wrong(s, "the address family cannot change");
+        if (a.family != s->family) return psi_sock_say(s, PSOCKET_INVALID, "the address family cannot change");
         r = psi_os_connect(s->fd, &a, NULL, &os);
-        if (r) return psi_sock_note(s, r, os, NULL);
+        if (r) return psi_sock_note(s, r, os);
     }
     s->peer = a;
     return 0;
@@ -12159,7 +12236,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms)
     int r, ready, calls = events & (PSOCKET_READ | PSOCKET_WRITE);
     if (!s) return PSOCKET_INVALID;
     if (!calls || (events & ~(calls | PSOCKET_SIGNAL)))
-        return psi_public_wrong(s, "no events, or unknown ones");
+        return psi_sock_say(s, PSOCKET_INVALID, "no events, or unknown ones");
     for (;;) {
         ready = psi_sock_look(s, calls, 0, 0);
         if (ready) return (int)psi_public_answer(s, psi_sock_told(s, ready));
@@ -12173,7 +12250,7 @@ PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int
     int n;
     if (!s) return PSOCKET_INVALID;
     if (!fds || cap < 0 || !ms || (events & ~(PSOCKET_READ | PSOCKET_WRITE)))
-        return psi_public_wrong(s, "no place for the answer, or unknown events");
+        return psi_sock_say(s, PSOCKET_INVALID, "no place for the answer, or unknown events");
     n = psi_sock_wants(s, events, fds, cap, ms);
     if (n < 0) return (int)psi_public_answer(s, n);
     if (psi_sock_told(s, psi_sock_ready(s, events))) *ms = 0;

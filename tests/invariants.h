@@ -21,7 +21,8 @@ static void psi_check_ring(const psi_ring *r)
 static void psi_check_state(const psocket *s)
 {
     int moves = s->state == PSI_HANDSHAKING || s->state == PSI_OPEN, over = s->state >= PSI_ENDED;
-    PSI_SURE((s->state > PSI_HANDSHAKING && !s->listens) || s->of.tls);
+    PSI_SURE((s->state > PSI_HANDSHAKING && !s->listens && !s->secured) || s->of.tls);
+    PSI_SURE(!s->secured || (s->state > PSI_HANDSHAKING && !s->listens));
     PSI_SURE((s->io != NULL) == moves && (!psi_sock_rec(s) || s->state == PSI_OPEN));
     PSI_SURE(s->state != PSI_LISTENING || (s->listens && s->fd != -1));
     if (over) PSI_SURE(s->end_in < 0 && s->end_out < 0 && !psi_sock_unsent(s) && s->fd == -1);
@@ -36,7 +37,7 @@ static void psi_check_sock(const psocket *s)
     else PSI_SURE(!psi_sock_tls(s) || (!s->of.tls->at && !s->of.tls->len));
     PSI_SURE(s->timeout || (!s->due[0] && !s->due[1]));
     if (s->watch.poller) PSI_SURE(s->watch.is_sock && s->state != PSI_CLOSED);
-    if (s->above) PSI_SURE(s->above->user == s);
+    if (s->carries) PSI_SURE(psi_sock_above(s)->user == s && !s->watch.poller);
 }
 
 static void psi_check_poller(const psocket_poller *p)
