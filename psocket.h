@@ -287,7 +287,7 @@ typedef struct psocket_tls_options {
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
     const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
                                     them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
@@ -902,10 +902,6 @@ enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_ado
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 #define EAI_AGAIN (-1) /* it does not tell */
 
-#define psi_os_raw_close(fd) lwip_close(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
-#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -1103,8 +1099,6 @@ typedef int psi_os_len;
 typedef DWORD psi_os_octet;
 
 #define psi_os_raw_close(fd) closesocket(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1336,6 +1330,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) ((void)(before), (void)(after))
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1472,9 +1467,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 
-#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
-#define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1505,8 +1498,6 @@ extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when sys
 #else
 #define psi_os_raw_socket(domain, type) socket(domain, type, 0)
 #define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
 #endif
 
 static int psi_os_make_ready(int fd)
@@ -1569,6 +1560,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -1653,9 +1645,16 @@ typedef int psi_os_int;
 typedef size_t psi_os_len;
 typedef uint8_t psi_os_octet;
 #define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_close(fd) PSI_SYS(close)(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_nametoindex(name) PSI_SYS(if_nametoindex)(name)
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#endif
+
+#ifndef psi_os_fresh
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) PSI_SYS(accept)(fd, sa, n)
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2268,6 +2267,13 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+static void psi_os_pollfd(struct pollfd *p, psocket_fd fd, int events)
+{
+    p->fd = (psi_os_int)fd;
+    p->events = psi_os_poll_events(events);
+    p->revents = 0;
+}
+
 /* And back: errors and ends are for who reads and who writes. */
 static PSI_UNUSED int psi_os_events(int revents)
 {
@@ -2279,11 +2285,7 @@ static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
     int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (psi_os_int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-        p[i].revents = 0;
-    }
+    for (i = 0; i < n; i++) psi_os_pollfd(&p[i], fds[i].fd, fds[i].events);
     r = psi_os_wait(p, n, ms, os);
     return r > 0 ? 1 : r;
 }
@@ -2645,10 +2647,11 @@ typedef struct psi_os_poller {
 } psi_os_poller;
 
 /* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
-   now on (0 forgets it); psi_os_set_wait. */
+   now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
+#define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2689,6 +2692,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
+/* A child has no kqueue of its parent's: the number may be another descriptor's. */
+static void psi_os_set_free(psi_os_poller *p)
+{
+    if (p->process == psi_os_process()) psi_os_close(p->fd);
+}
+
 static int psi_os_set_new(void)
 {
     int fd = kqueue();
@@ -2701,6 +2710,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
+    if (!events && p->process != psi_os_process()) w->events = 0;
     if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
@@ -2734,11 +2744,17 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 #define PSI_OS_ARRAY
 #define psi_os_set_new() (-1)
 
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, 0, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
     if (fds) p->fds = fds;
     if (watches) p->watches = watches;
@@ -2753,17 +2769,11 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events && !w->events) {
         if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
         w->slot = p->count++;
-        p->fds[w->slot].fd = (psi_os_int)w->fd;
-        p->fds[w->slot].revents = 0;
         p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
+    } else if (w->events && !events) {
+        psi_os_watch *last = p->watches[--p->count];
+        last->slot = w->slot;
+        p->watches[w->slot] = last;
     }
     w->events = events;
     return 0;
@@ -2771,11 +2781,13 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
-    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    int i, k, n, count = 0;
+    for (i = 0; i < p->count; i++) psi_os_pollfd(&p->fds[i], p->watches[i]->fd, p->watches[i]->events);
+    n = psi_os_wait(p->fds, p->count, ms, os);
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count;
+        i = (p->next + k) % p->count;
         if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
         out[count++].events = psi_os_events(p->fds[i].revents);
@@ -2788,11 +2800,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_close(p->fd);
-#ifdef PSI_OS_ARRAY
-    psi_free(p->fds);
-    psi_free(p->watches);
-#endif
+    psi_os_set_free(p);
     psi_os_close_pair(p->bell);
 }
 
@@ -3173,7 +3181,8 @@ struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
     long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
-    int owners, queued, done, code, os, count;
+    int owners, os, count;
+    int code; /* PSOCKET_WANT_READ: there is no answer yet */
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
@@ -3216,7 +3225,6 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
-    r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
     if (!--r->owners) psi_free(r);
 }
@@ -3244,47 +3252,45 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
-/* Under the lock: takes the first out of the queue, NULL if there is none. */
-static psocket_resolve *psi_dns_next(void)
+/* Resolves what is in the queue, until that is empty, or nobody has waited for the last one any more. */
+PSI_OS_THREAD(psi_dns_worker, unused)
 {
-    psocket_resolve *r = psi_dns_queue;
-    if (!r) return NULL;
-    psi_dns_queue = r->next;
-    r->queued = 0;
-    r->thread = psi_os_process();
-    return r;
-}
-
-PSI_OS_THREAD(psi_dns_worker, first)
-{
-    psocket_resolve *r = (psocket_resolve *)first;
-    int code, *place;
-    while (r) {
-        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
-        psi_os_lock(&psi_dns_lock);
-        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
-        psi_dns_answer(r, code);
-        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
-        if (!r) --*place;
+    psocket_resolve *r;
+    int code, lost = 0;
+    psi_os_lock(&psi_dns_lock);
+    while (!lost && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
+        r->thread = psi_os_process();
         psi_os_unlock(&psi_dns_lock);
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once there is an answer */
+        psi_os_lock(&psi_dns_lock);
+        lost = !r->thread;
+        psi_dns_answer(r, code);
     }
+    --*(lost ? &psi_dns_lost : &psi_dns_threads);
+    psi_os_unlock(&psi_dns_lock);
+    (void)unused;
     return 0;
 }
 
-/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+/* Under the lock: gives the queue a thread, if there may be one more. If there is none at all, that is their answer. */
 static void psi_dns_serve(void)
 {
-    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
-        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
-        psocket_resolve *r;
-        if (code && psi_dns_threads) return; /* there is one that will come to them */
-        r = psi_dns_next();
-        psi_dns_threads += !code;
-        if (!code) continue;
+    psocket_resolve *r;
+    int os, code;
+    if (!psi_dns_queue || psi_dns_threads >= PSOCKET_RESOLVER_THREADS) return;
+    code = psi_os_thread(psi_dns_worker, NULL, &os);
+    psi_dns_threads += !code;
+    while (!psi_dns_threads && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
         r->os = os;
         psi_dns_answer(r, code);
     }
 }
+
+/* Around fork: a child must not find the lock taken by a thread that it has not. */
+static void psi_dns_hold(void) { psi_os_lock(&psi_dns_lock); }
+static void psi_dns_let(void) { psi_os_unlock(&psi_dns_lock); }
 
 static void psi_dns_system(psocket_resolve *r)
 {
@@ -3292,13 +3298,13 @@ static void psi_dns_system(psocket_resolve *r)
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
+        if (!psi_dns_process) psi_os_atfork(psi_dns_hold, psi_dns_let);
         psi_dns_process = psi_os_process();
         psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
     }
     while (*end) end = &(*end)->next;
     *end = r;
-    r->queued = 1;
     psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
 }
@@ -3320,16 +3326,18 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
-    while (r->queued && *at && *at != r) at = &(*at)->next;
-    if (r->queued && *at) *at = r->next;
-    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+    while (r->code == PSOCKET_WANT_READ && *at && *at != r) at = &(*at)->next;
+    if (*at == r) {
+        *at = r->next;
+        r->owners--;
+    }
+    if (r->code == PSOCKET_WANT_READ && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
         r->thread = 0;
         psi_dns_threads--;
         psi_dns_lost++;
         psi_dns_serve();
     }
-    r->owners -= 1 + r->queued;
-    if (!r->owners) psi_free(r);
+    if (!--r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
 }
 
@@ -3338,7 +3346,7 @@ static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell[0] == -1 ? 10 : -1;
+    ms = r->code != PSOCKET_WANT_READ ? 0 : r->bell[0] == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3374,10 +3382,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) {
-        r->done = 1;
-        return psi_dns_add(r, &a);
-    }
+    if (a.family) return psi_dns_add(r, &a);
+    r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
@@ -3847,6 +3853,15 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
+static psi_x509_text psi_x509_text_in(char *p, size_t size)
+{
+    psi_x509_text t = PSI_ZERO;
+    t.p = p;
+    t.size = size;
+    *p = 0;
+    return t;
+}
+
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -3937,31 +3952,28 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
     return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
+/* The name that a peer must prove, ready for comparing. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    psi_addr written, plain;
+    psi_addr address;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name), zone = psi_x509_find(psi_x509_span_of(name, n), "%", 1);
-    int address;
     memset(h, 0, sizeof *h);
-    address = psi_addr_parse(&h->written, name, zone);
-    h->plain = h->written;
-    psi_addr_normalise(&h->plain);
-    if (address) return 1;
+    if (psi_addr_parse(&h->address, name, zone)) return 1;
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
 }
 
-/* An address as an iPAddress writes it. */
-static psi_x509_span psi_x509_ip(const psi_addr *a)
+/* The IPv4 address in an IPv6 one that is mapped from it; any other as it is. */
+static psi_x509_span psi_x509_plain_ip(psi_x509_span ip)
 {
-    return psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16);
+    int mapped = ip.n == 16 && memcmp(ip.p, "\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12) == 0;
+    return mapped ? psi_x509_after(ip, 12) : ip;
 }
 
 /* Does s end like this, whatever the case? */
@@ -3970,12 +3982,13 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
+   in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
-    psi_x509_span rest = h->dns;
+    psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
     if (!rest.n && tag == 0x87)
-        return psi_x509_same(name, psi_x509_ip(&h->written)) || psi_x509_same(name, psi_x509_ip(&h->plain)) ? 2 : 0;
+        return name.n <= ip.n && psi_x509_same(psi_x509_plain_ip(name), psi_x509_plain_ip(ip)) ? 2 : 0;
     if (!rest.n || tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
@@ -4000,21 +4013,14 @@ static const unsigned char *psi_x509_hash_oid(int hash)
     return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
-/* The digest of three strings behind each other. */
-static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509_span c, uint8_t *out)
+/* The digest of strings behind each other. */
+static void psi_x509_digest(int hash, const psi_x509_span *parts, int count, uint8_t *out)
 {
     const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->update(&h.vtable, c.p, c.n);
+    for (; count; count--, parts++) hc->update(&h.vtable, parts->p, parts->n);
     hc->out(&h.vtable, out);
-}
-
-static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
-{
-    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
@@ -4023,10 +4029,76 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
-   is used, always; the last is always, and not even the subject or the key could be read. Of several the last one in
-   this order is kept, of its kind the first. */
-enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS, PSI_X509_UNREADABLE };
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
+   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
+   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
+   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+enum {
+    PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
+    PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
+    PSI_X509_UNREADABLE = 0x52
+};
+
+/* The rules: gravity, code, and what that says of the certificate which broke it. */
+#define PSI_X509_RULES(X) \
+    X(HASH, SIGNED, WEAK, "is signed with SHA-1 or MD5, which are broken") \
+    X(ALGORITHM, SIGNED, ALGORITHM, "is signed with an unsupported algorithm") \
+    X(ALG, UNTRUSTED, MALFORMED, "has a malformed signature algorithm") \
+    X(ALGS, UNTRUSTED, MALFORMED, "has two signature algorithms that differ") \
+    X(SIG, UNTRUSTED, MALFORMED, "has a malformed signature") \
+    X(ISSUER, UNTRUSTED, MALFORMED, "has a malformed issuer") \
+    X(DATES, UNTRUSTED, MALFORMED, "has malformed dates") \
+    X(VERSION, UNTRUSTED, MALFORMED, "is not of version 3") \
+    X(REST, UNTRUSTED, MALFORMED, "has bytes after its body, or malformed identifiers") \
+    X(SERIAL, UNTRUSTED, MALFORMED, "has a serial number below 1 or over 20 bytes") \
+    X(NAMES, UNTRUSTED, MALFORMED, "lacks an issuer or a subject") \
+    X(LIMITS, UNTRUSTED, MALFORMED, "limits authorities below it without being one") \
+    X(NO_CA, UNTRUSTED, USAGE, "may sign certificates but is not an authority") \
+    X(EXTENSION, UNTRUSTED, MALFORMED, "has a malformed extension") \
+    X(SMALL_KEY, USED, WEAK, "has an RSA key of less than 2048 bits") \
+    X(LARGE_KEY, USED, ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one") \
+    X(PSS_KEY, USED, ALGORITHM, "has an RSA-PSS key of an unsupported kind") \
+    X(OTHER_KIND, USED, ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521") \
+    X(KEY_EXTENSION, ALWAYS, MALFORMED, "has a malformed extension") \
+    X(EXTENSIONS, ALWAYS, MALFORMED, "has malformed extensions") \
+    X(REPEATED, ALWAYS, MALFORMED, "repeats an extension") \
+    X(CRITICAL, ALWAYS, CRITICAL, "has an unknown critical extension") \
+    X(EXPLICIT, ALWAYS, CRITICAL, "requires explicit policies, which are not supported") \
+    X(POLICY, ALWAYS, CRITICAL, "has a critical policy of an unknown kind") \
+    X(DER, UNREADABLE, MALFORMED, "is not DER, or bytes follow it") \
+    X(SUBJECT, UNREADABLE, MALFORMED, "has a malformed subject") \
+    X(KEY, UNREADABLE, MALFORMED, "has a malformed public key") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, grave, code, text) PSI_RULE_##name,
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+#undef PSI_X
+#define PSI_X(name, grave, code, text) {PSI_X509_##grave, PSOCKET_CERT_##code, text},
+static const struct {
+    short grave, code;
+    const char *text;
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
+#undef PSI_X
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4044,9 +4116,8 @@ typedef struct psi_x509_cert {
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
-    int when, code;                /* its flaw: PSI_X509_*, 0 none */
-    const char *why;
-    psi_x509_span which; /* the extension that it is about */
+    int flaw;                      /* PSI_RULE_* */
+    psi_x509_span flawed;          /* the extension that it is about */
 } psi_x509_cert;
 
 /* For tests, which count how many certificates are parsed. */
@@ -4054,18 +4125,16 @@ typedef struct psi_x509_cert {
 #define PSI_X509_PARSED() ((void)0)
 #endif
 
-static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+static int psi_x509_gravity(const psi_x509_cert *c)
 {
-    if (when <= c->when) return;
-    c->when = when;
-    c->code = code;
-    c->why = why;
-    c->which.n = 0;
+    return psi_x509_rules[c->flaw].grave;
 }
 
-static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
+static PSI_APART void psi_x509_demand(psi_x509_cert *c, int rule, int ok)
 {
-    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (ok || psi_x509_rules[rule].grave <= psi_x509_gravity(c)) return;
+    c->flaw = rule;
+    c->flawed.n = 0;
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4107,12 +4176,12 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
     if (rsa || ecdsa) {
         ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+        psi_x509_demand(c, PSI_RULE_HASH, 0);
     } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+        psi_x509_demand(c, PSI_RULE_ALGORITHM, 0);
     }
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_RULE_ALG, ok);
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
@@ -4146,9 +4215,9 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+        psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
     } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+        psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
         c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
@@ -4166,16 +4235,12 @@ static int psi_x509_read_key(psi_x509_cert *c)
     if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
         c->only.kind = PSI_X509_PSS;
-        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
-            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        psi_x509_demand(c, PSI_RULE_PSS_KEY, !v[1].n || psi_x509_pss_params(v[1], &c->only));
         return psi_x509_read_rsa(c, v[2]);
     }
     curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
-    if (!curve) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
-                      "has a key that is neither RSA nor on P-256, P-384 or P-521");
-        return 1;
-    }
+    psi_x509_demand(c, PSI_RULE_OTHER_KIND, curve);
+    if (!curve) return 1;
     if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
@@ -4183,8 +4248,8 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
-   map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
+   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
@@ -4221,12 +4286,11 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (psi_x509_tag(v[0]) == 0x80)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
         if (!critical) return psi_x509_seq(in).n != 0;
-        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        psi_x509_demand(c, PSI_RULE_POLICY, !v[1].p);
         while (ok && v[0].n) {
             one = psi_x509_any(&v[0]);
             ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
@@ -4246,50 +4310,29 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
         critical = v[1].n && *v[1].p;
         id = psi_x509_id(v[0]);
-        before = c->when;
-        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        before = c->flaw;
+        psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
-        if (!known && critical)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
-                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
-        if (c->when != before) c->which = v[0];
+        psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
+                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        if (c->flaw != before) c->flawed = v[0];
     }
-    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
-}
-
-/* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
-   one that is trusted need not be. */
-static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509_span serial, psi_x509_span rest)
-{
-    psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
-    if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
-    psi_x509_read(rest, "?=y?=z=.", v);
-    if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
-                    "has bytes after its body, or malformed identifiers");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
-                    "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
-                    "lacks an issuer or a subject");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, REST, FIELDS };
-    psi_x509_span v[FIELDS], dates;
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ISSUER_ID, SUBJECT_ID, REST, FIELDS };
+    psi_x509_span v[FIELDS], dates, number;
     PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
-    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
+    psi_x509_demand(c, PSI_RULE_DER, psi_x509_read(c->der, "(=e=e=.)", v));
+    psi_x509_demand(c, PSI_RULE_SIG, psi_x509_read(v[SIG], "=b", &c->sig));
+    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e?=y?=z=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
     c->subject = v[SUBJECT];
@@ -4297,16 +4340,25 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->issuer_hash = psi_x509_name_hash(c->issuer);
     c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_demand(c, PSI_RULE_SUBJECT, c->subject_hash != 0);
+    psi_x509_demand(c, PSI_RULE_KEY, psi_x509_read_key(c));
     psi_x509_read_alg(c, v[SIGNED]);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, PSI_RULE_ALGS, psi_x509_same(v[ALG], v[SIGNED]));
+    psi_x509_demand(c, PSI_RULE_ISSUER, c->issuer_hash != 0);
     dates = psi_x509_seq(v[DATES]);
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
-    psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
+    psi_x509_demand(c, PSI_RULE_DATES, psi_x509_end(dates));
+    if (v[VERSION].p) c->version = psi_x509_read(v[VERSION], "=u.", &number) ? psi_x509_number(number) : 3;
+    psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(v[VERSION], "\2\1\2"));
+    if (c->version == 2 && psi_x509_tag(v[REST]) == 0xA3)
+        psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[REST])));
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ISSUER_ID].p == !v[ISSUER_ID].n &&
+                    !v[SUBJECT_ID].p == !v[SUBJECT_ID].n);
+    psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(v[SERIAL], "=u", &number) && number.n && number.n <= 20);
+    psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
+    psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
+    psi_x509_demand(c, PSI_RULE_NO_CA, c->ca || c->usage < 0 || !(c->usage & PSI_X509_KU_CERT_SIGN));
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4326,16 +4378,15 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
-    *subject.p = *issuer.p = 0;
+    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
     info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    psi_x509_sha256(c->der, info->sha256);
-    psi_x509_sha256(c->spki, info->spki_sha256);
+    psi_x509_digest(br_sha256_ID, &c->der, 1, info->sha256);
+    psi_x509_digest(br_sha256_ID, &c->spki, 1, info->spki_sha256);
 }
 
 /* --- signatures ----------------------------------------------------------- */
@@ -4344,9 +4395,10 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
+    psi_x509_span parts[2] = {seed, psi_x509_span_of(counter, 4)};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
+        psi_x509_digest(hash, parts, 2, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4355,9 +4407,10 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
+                              psi_x509_span_of(salt, room)};
     if (n < len + room + 2) return 0;
-    psi_x509_digest(alg->hash, psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
-                    psi_x509_span_of(salt, room), em + db);
+    psi_x509_digest(alg->hash, parts, 3, em + db);
     memset(em, 0, db);
     em[db - room - 1] = 1;
     memcpy(em + db - room, salt, room);
@@ -4434,24 +4487,17 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
-/* The value of a base64 digit, -1 if it is none. */
-static int psi_x509_digit(int c)
-{
-    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
-    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
-    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
     for (; in.n; in = psi_x509_after(in, 1)) {
-        int c = *in.p, v = psi_x509_digit(c);
-        if (v >= 0 && !pad) {
-            held = held << 6 | (unsigned)v;
+        int c = *in.p;
+        const char *digit = (const char *)memchr(digits, c, 64);
+        if (digit && !pad) {
+            held = held << 6 | (unsigned)(digit - digits);
             bits += 6;
             if (bits < 8) continue;
             bits -= 8;
@@ -4479,8 +4525,8 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs;
-    size_t count, room, bytes;
+    psi_x509_cert *certs; /* room for a power of two */
+    size_t count, bytes;
 } psi_x509_chain;
 
 static void psi_x509_chain_free(psi_x509_chain *c)
@@ -4498,7 +4544,7 @@ enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
    read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t size = c->count * sizeof *c->certs, i;
     size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
     uint8_t *copy;
@@ -4506,58 +4552,45 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
     }
     c->certs = (psi_x509_cert *)certs;
-    c->room = room;
     c->bytes += charge;
     if (len) memcpy(copy, der, len);
     psi_x509_parse(&c->certs[c->count++], copy, len);
-    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    if (kind == PSI_X509_CHAIN || psi_x509_gravity(&c->certs[c->count - 1]) < PSI_X509_UNREADABLE) return 0;
     psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
 }
 
-/* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
-   which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
+/* Appends the certificates of a text, PEM or DER back to back, which people know as name: 0, PSOCKET_TLS_PEM,
+   PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
    certificate would be ignored. */
-static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint8_t **buf)
+static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name,
+                         psocket_error *e)
 {
-    psi_x509_span label, body;
-    int found;
-    *buf = NULL;
-    if (is_der && !in->n) return 0;
-    if (is_der) {
-        *der = psi_x509_element(in);
-        return psi_x509_tag(*der) == 0x30 ? 1 : (int)PSOCKET_TLS_PEM;
-    }
-    do {
-        found = psi_x509_pem_next(in, &label, &body);
-    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
-    if (found <= 0) return found ? (int)PSOCKET_TLS_PEM : 0;
-    *buf = (uint8_t *)psi_alloc(body.n + 4);
-    if (!*buf) return PSOCKET_NOMEM;
-    *der = psi_x509_span_of(*buf, psi_x509_base64(body, *buf));
-    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
-}
-
-/* Appends the certificates of a text, which people know as name: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name, psocket_error *e)
-{
-    psi_x509_span in = psi_x509_span_of(text, len), der;
-    int is_der = psi_x509_is_der(in), r;
+    psi_x509_span in = psi_x509_span_of(text, len), label, der;
+    int is_der = psi_x509_is_der(in), found, r = 0;
     unsigned long good = 0;
-    uint8_t *buf;
-    while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
-        psi_free(buf);
-        if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
+    uint8_t *buf = (uint8_t *)psi_alloc(len + 1);
+    if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
+    while (!r && (found = is_der ? in.n != 0 : psi_x509_pem_next(&in, &label, &der)) != 0) {
+        if (is_der) {
+            der = psi_x509_element(&in);
+            found = psi_x509_tag(der) == 0x30;
+        } else if (found > 0) {
+            if (!PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+            der = psi_x509_span_of(buf, psi_x509_base64(der, buf));
+        }
+        r = found > 0 && der.n ? psi_x509_chain_add(c, kind, der.p, der.n) : (int)PSOCKET_TLS_PEM;
         good += !r;
+        if (r == PSOCKET_TLS_PEM && kind == PSI_X509_ANYTHING) r = 0;
     }
+    psi_free(buf);
     if (r == PSOCKET_TLS_PEM)
         return psi_err(e, r, "%s: certificate %lu is malformed, cut off or not base64", name, good + 1);
     if (r == PSOCKET_CERT_LIMIT)
@@ -4818,44 +4851,6 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 
 /* --- the search for a path ------------------------------------------------ */
 
-/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
-   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
-   that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X) \
-    X(FLAW, BROKEN, MALFORMED, "") \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
-    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
-    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
-    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
-    X(EXPIRED, COMPLETE, EXPIRED, "") \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
-    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
-static const struct {
-    short rank, code;
-    const char *text;
-} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-
 typedef struct psi_x509_query {
     psi_trust *trust;
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
@@ -4882,7 +4877,7 @@ typedef struct psi_x509_walk {
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    if ((psi_x509_rules[rule].grave & 15) <= (psi_x509_rules[w->rule].grave & 15)) return 0;
     w->rule = rule;
     w->culprit = c;
     return 0;
@@ -4908,26 +4903,23 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
    form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
-    static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
     size_t i, n = base.n / 2;
-    const uint8_t *from = base.p, *mask = base.p + n;
-    int low, end = 0, match;
+    psi_x509_span from = psi_x509_span_of(base.p, n);
+    const uint8_t *mask = base.p + n;
+    int low, end = 0;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
-        from += 12;
-        mask += 12;
-        n = 4;
-    }
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_after(ip, 12);
-    match = n == ip.n;
     for (i = 0; i < n; i++) {
         low = ~mask[i] & 0xFF;
         if ((low & (low + 1)) || (end && mask[i])) return -1; /* ones, then zeros */
         end |= low;
-        match = match && (from[i] & mask[i]) == (ip.p[i] & mask[i]);
     }
-    return match;
+    if (excluded && (n == 4 || mask[11] == 0xFF)) {
+        from = psi_x509_plain_ip(from);
+        ip = psi_x509_plain_ip(ip);
+        mask += n - from.n;
+    }
+    for (i = 0; i < from.n && i < ip.n && !((from.p[i] ^ ip.p[i]) & mask[i]); i++) {}
+    return i == from.n && i == ip.n;
 }
 
 /* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
@@ -4989,7 +4981,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
+    psi_x509_digest(child->alg.hash, &child->tbs, 1, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
     w->edges[i].issuer = issuer;
@@ -5012,7 +5004,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
+        psi_x509_digest(br_sha256_ID, &w->path[i]->spki, 1, digest);
         for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
     }
     if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
@@ -5044,8 +5036,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
-    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
-    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, c->flaw, c);
+    if (psi_x509_gravity(child) == PSI_X509_SIGNED) return psi_x509_fail(w, child->flaw, child);
     if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
@@ -5063,7 +5055,7 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
     while (depth-- > 0) {
         below = w->path[depth];
-        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+        if (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject)) return 0;
     }
     return 1;
 }
@@ -5101,7 +5093,7 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
         if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
@@ -5125,12 +5117,12 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
-    int rule, pinned = 0, found;
+    int rule, pinned = 0, found, gravity = psi_x509_gravity(leaf);
     size_t i;
     w->path[0] = leaf;
     for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
-    if (leaf->when >= PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
-        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+    if (gravity >= PSI_X509_ALWAYS || (gravity == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, leaf->flaw, leaf);
         return;
     }
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
@@ -5146,9 +5138,11 @@ static void psi_x509_judge(psi_x509_walk *w)
 static int psi_x509_alert(int code)
 {
     static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
-        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
-        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
-        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+        {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
+        {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
+        {PSOCKET_CERT_REJECTED, 46}, {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43},
+        {PSOCKET_CERT_CRITICAL, 43}
     };
     size_t i;
     for (i = 0; i < sizeof alerts / sizeof *alerts; i++)
@@ -5158,18 +5152,21 @@ static int psi_x509_alert(int code)
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    int late = now > c->not_after;
-    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
+    static const char *const names[] = {"seconds", "minutes", "hours", "days"};
+    static const uint32_t seconds[] = {1, 60, 3600, 86400};
+    int late = now > c->not_after, unit = 3;
+    uint64_t s = (uint64_t)now - (uint64_t)(late ? c->not_after : c->not_before);
+    if (!late) s = 0 - s;
+    while (unit && s < 2 * seconds[unit]) unit--;
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+                 (unsigned long)(s / seconds[unit]), names[unit]);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, same = 0;
+    int tag, count = 0, same = 0, is_host;
     psi_x509_host parsed;
     psi_addr a = PSI_ZERO;
     char ip[64];
@@ -5190,32 +5187,34 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
         if (count > 1) psi_x509_put(t, ", ");
         psi_x509_put_safe(t, name, "");
     }
-    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : count ? "" : "no host (it has no alternative names)");
     psi_x509_put_safe(t, host, "");
-    if (!psi_x509_host_parse(&parsed, asked)) psi_x509_put(t, " (which is no host name)");
-    else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    is_host = psi_x509_host_parse(&parsed, asked);
+    psi_x509_put(t, "%s", !is_host ? " (which is no host name)" : !same || parsed.dns.n ? ""
+                 : " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
-static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
 {
-    const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
-    char what[sizeof e->text] = "", whose[200] = "";
-    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    int code = psi_x509_rules[rule].code;
+    char what[sizeof e->text], whose[200];
+    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
     psi_x509_span san = c->san;
-    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
-    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
-    if (flaw && c->which.n) {
-        psi_x509_put(&t, ", ");
-        psi_x509_put_oid(&t, c->which);
+    if (rule == PSI_RULE_NAME) {
+        psi_x509_put_names(&t, c, q->name);
+    } else {
+        psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
+        if (!label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
     }
-    if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
-    if (rule != PSI_RULE_NAME && !label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
-    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
-                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, q->now);
+    psi_x509_put(&t, "%s", psi_x509_rules[rule].text);
+    if (rule == c->flaw && c->flawed.n) {
+        psi_x509_put(&t, ", ");
+        psi_x509_put_oid(&t, c->flawed);
+    }
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, label.used ? ": " : "", whose,
+                  psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
     if (e) e->cert_index = index;
     return code;
 }
@@ -5227,20 +5226,20 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
     r = psi_x509_trust(q->trust, &trust, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(q, w->rule, w->culprit, index, e);
     }
     psi_free(w);
     return r;
@@ -5249,10 +5248,8 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
 /* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_walk w = PSI_ZERO;
-    w.culprit = leaf;
-    w.rule = psi_x509_key_rule(leaf);
-    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
+    int rule = psi_x509_key_rule(leaf);
+    return rule ? psi_x509_explain(NULL, rule, leaf, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -5381,8 +5378,8 @@ static int psi_read_has(psi_reader list, unsigned number)
     return 0;
 }
 
-/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of `before` bytes,
-   a vector of `least` bytes or more whose length takes `len` bytes (0: there is none), and `after` bytes. */
+/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
+   `before` bytes, a vector of `least` bytes or more, its length in `len` bytes (0: none), and `after` bytes. */
 typedef struct psi_shape {
     uint8_t size, min, before, len, least, after;
 } psi_shape;
@@ -5416,7 +5413,7 @@ static void psi_write_free(psi_writer *w)
     memset(w, 0, sizeof *w);
 }
 
-/* Room for n more bytes, at w->p + w->n: NULL if there is none. What was there before is wiped when it moves. */
+/* Room for n more bytes, at w->p + w->n: NULL if there is none. When it moves what was there is wiped. */
 static uint8_t *psi_write_room(psi_writer *w, size_t n)
 {
     psi_writer more = PSI_ZERO;
@@ -5522,7 +5519,8 @@ typedef psi_named psi_suite, psi_group, psi_scheme;
     { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
       PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
 #define PSI_SUITE13(name, number, bits, aead) \
-    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, \
+      5, PSI_REC_TAG + 1, 0 }
 #define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
 #define PSI_SIGN(name, number, kind, bits, curve, pss) \
     { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
@@ -5592,7 +5590,7 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     psi_write_close(w, at, 2);
 }
 
-/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
+/* The primitives this CPU is best at, found once: CPUID instructions trap on virtual machines. */
 typedef struct psi_primitives {
     const br_block_ctr_class *aes;
     br_ghash ghash;
@@ -5605,16 +5603,11 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-/* What BearSSL always has for a target needs no substitute, which is not linked then. */
-#if defined(__SSE2__) && defined(__x86_64__)
-#define PSI_HAS_SSE2 1
+/* There BearSSL always has both of these, and no substitutes are linked. */
+#if defined(__x86_64__) && defined(__SIZEOF_INT128__)
+#define PSI_HAS_FAST_CHACHA 1
 #else
-#define PSI_HAS_SSE2 0
-#endif
-#ifdef __SIZEOF_INT128__
-#define PSI_HAS_INT128 1
-#else
-#define PSI_HAS_INT128 0
+#define PSI_HAS_FAST_CHACHA 0
 #endif
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
@@ -5632,9 +5625,9 @@ static int psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
     code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
@@ -5712,8 +5705,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
-   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Makes the tag
+   of what is sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5813,16 +5806,14 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or 0. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
-    int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
-    if (!in->len && strict) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
-    if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
+    if (in->data[0] == PSI_REC_FATAL) return 0;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
-    return strict && alert != PSI_ALERT_CLOSE_NOTIFY && alert != PSI_ALERT_USER_CANCELED ? PSI_ALERT_DECODE_ERROR
-           : PSI_ALERT_NONE;
+    if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED) return 0;
+    return r->version == PSI_TLS13 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Does the peer keep sending records that bring nothing? */
@@ -5849,27 +5840,29 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
-static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
+/* What is wrong with the content of a record, which may be hidden before padding: an alert, or 0. Limits are
+   for sealed ones only (RFC 8449 4); in TLS 1.3 only data may be empty (RFC 8446 5.1 and 5.4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    size_t most = r->in.suite ? r->max_in : PSI_REC_PLAIN; /* RFC 8449 4: unprotected ones are not subject to a limit */
-    if (in->len > most + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
-    if (!hidden) return PSI_ALERT_NONE;
-    while (in->len && !in->data[in->len - 1]) in->len--;
-    in->type = in->len ? in->data[--in->len] : 0;
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
-           : PSI_ALERT_UNEXPECTED_MESSAGE;
+    size_t hidden = sealed && r->version == PSI_TLS13;
+    if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (hidden) {
+        while (in->len && !in->data[in->len - 1]) in->len--;
+        in->type = in->len ? in->data[--in->len] : 0;
+        if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    }
+    return in->len || in->type == PSI_REC_APPDATA || r->version != PSI_TLS13 ? 0 : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
-/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
-   peer has no keys yet. */
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the
+   clear, that the peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
 {
     if (!r->in.suite) return 0;
     return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
 }
 
-/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+/* What is wrong with a header, as soon as that can be known: an alert, or 0. */
 static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
 {
     int type = p[0];
@@ -5879,7 +5872,7 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
         return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
-    return PSI_ALERT_NONE;
+    return 0;
 }
 
 static PSI_UNUSED const char *psi_rec_fault(int alert)
@@ -5889,21 +5882,20 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
            : "the peer sent a record of a type that does not belong there";
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, _MORE, _SKIP, or an
+   error, for psi_rec_explain. What is not meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, ours, alert;
+    int sealed, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
-    hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
@@ -5913,13 +5905,13 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
-    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
-    if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, hidden);
-    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (sealed && ours) r->skip = 0;
+    alert = sealed ? PSI_ALERT_BAD_RECORD_MAC : PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (ours) alert = psi_rec_content(r, in, sealed);
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
-    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
+    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE,
+                          "the peer keeps sending records that bring nothing");
 }
 
 /* Bytes of a record that are not data. */
@@ -5963,8 +5955,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
- * and the key exchange. Secrets live in the structures of their owners, who wipe them.
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log
+ * of keys, and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
 #define PSI_HASH_MAX 64
@@ -5972,7 +5964,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    psi_x509_digest(hash, a, b, psi_none, out);
+    psi_reader parts[2] = {a, b};
+    psi_x509_digest(hash, parts, 2, out);
     return psi_x509_hash_len(hash);
 }
 
@@ -5995,7 +5988,7 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     return count;
 }
 
-/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is zeros as long as the hash. */
 static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
@@ -6005,7 +5998,7 @@ static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t
     psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+/* HKDF-Expand-Label (RFC 8446 7.1): up to 255 blocks, each the HMAC of the last, the info, and a counter. */
 static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
@@ -6124,8 +6117,8 @@ static void psi_key_update(psi_key *k)
 
 /* --- transcript ----------------------------------------------------------- */
 
-/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
-   signature of TLS 1.2 over them, which may take another hash. */
+/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is
+   set, for a signature of TLS 1.2 over them, which may take another hash. */
 typedef struct psi_transcript {
     br_hash_compat_context hash; /* vtable NULL: not known yet */
     psi_writer bytes;
@@ -6173,18 +6166,12 @@ static void psi_transcript_retry(psi_transcript *t, int hash)
 /* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
 static void psi_keys_log(const char *label, const uint8_t random[32], const uint8_t *secret, size_t n)
 {
-    static const char hex[] = "0123456789abcdef";
     char line[40 + 64 + 1 + 2 * PSI_REC_SECRET + 1];
     int at = snprintf(line, 40, "%s ", label);
-    char *p = line + at;
     size_t i;
-    for (i = 0; i < 32 + n; i++) {
-        unsigned b = i < 32 ? random[i] : secret[i - 32];
-        if (i == 32) *p++ = ' ';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
-    }
-    *p = 0;
+    for (i = 0; i < 32 + n; i++)
+        at += snprintf(line + at, sizeof line - (size_t)at, i == 32 ? " %02x" : "%02x",
+                       i < 32 ? random[i] : secret[i - 32]);
     PSOCKET_KEYLOG(line);
     psi_wipe(line, sizeof line);
 }
@@ -6209,8 +6196,8 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
-   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0
+   or PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -6234,8 +6221,8 @@ static int psi_kex_make(psi_kex *x, const psi_group *group)
     return PSOCKET_NO_ENTROPY;
 }
 
-/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
-   point of the curve, or of so small an order that the secret would be zero (RFC 7748 6.1). The key is wiped. */
+/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value; the key is wiped. Returns its
+   length; 0 if that is no point of the curve, or of so small an order that it would be zero (RFC 7748 6.1). */
 static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -6452,7 +6439,7 @@ struct psi_hs {
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
-    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t now;                 /* when it began, or the message at hand came: certificates and sessions are judged by that */
     int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6718,7 +6705,6 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
         if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
-    psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
     if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
     memcpy(h->name, name.p, name.n);
@@ -6970,7 +6956,7 @@ static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 1, 0), shares) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
       PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
@@ -7025,7 +7011,8 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
     else psi_write_close(w, list, 2);
 }
 
-/* One extension: 0, or an alert. A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+/* One extension: 0, or an alert. A client gets only what it asked for, but a cookie; in a request what is unknown is ignored,
+   and what is known but not for it is not (RFC 8446 4.2). */
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
@@ -7034,7 +7021,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
     if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
-        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+        return !offer ? PSI_ALERT_UNSUPPORTED_EXTENSION : i < PSI_EXT_COUNT ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
     if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
@@ -7192,7 +7179,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->offered = 0;
+    psi_free(h->name); /* what a first hello said counts no more */
+    h->name = NULL;
+    h->alpn = psi_none;
+    h->offered = h->limit = h->fragment = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7244,8 +7234,8 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
     return NULL;
 }
 
-/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
-   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+/* The digest of what a side's signature covers, and its length: TLS 1.2's of a server its key exchange, of a
+   client all messages so far (RFC 5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). */
 static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
     uint8_t text[98 + PSI_HASH_MAX];
@@ -7257,6 +7247,13 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
     }
     if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
     return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
+}
+
+/* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
+static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
+{
+    int hash = leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID;
+    return psi_keys_digest(hash, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7285,8 +7282,8 @@ static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
     return 0;
 }
 
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt.
+   The length, 0 if the key cannot. */
 static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                             const uint8_t *salt, uint8_t *out)
 {
@@ -7302,8 +7299,8 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to
+   make it, it is asked, and the message is written again with its answer, once that has been verified. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
@@ -7441,8 +7438,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
                        psocket_strerror(code));
 }
 
-/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
-   that cannot be used is told later. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered
+   (RFC 8422 5.1); one that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = PSI_IS13(h);
@@ -7487,8 +7484,8 @@ static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
     return 0;
 }
 
-/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
-   1.2's; none: any. */
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate
+   types are TLS 1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
     size_t i, k;
@@ -7542,9 +7539,9 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 /*==================================================================================================
  * >>session
- * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches of clients
- * and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards
- * them.
+ * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches
+ * of clients and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the
+ * caches; their lock guards them.
  *================================================================================================*/
 
 #define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
@@ -7560,8 +7557,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
-   certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7684,7 +7681,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->sigalg = (int)s.scheme;
     out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
     out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
-    snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    memcpy(out->version_name, out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2", sizeof out->version_name);
     psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
     psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
     psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
@@ -7822,8 +7819,8 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* --- tickets -------------------------------------------------------------- */
 
-/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
-   alone, the session, encrypted, and the tag. */
+/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for
+   this ticket alone, the session, encrypted, and the tag. */
 enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 typedef struct psi_ticket_key {
@@ -7831,14 +7828,15 @@ typedef struct psi_ticket_key {
     psi_secret secret;
 } psi_ticket_key;
 
-static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
-                             int encrypt, uint8_t *tag)
+/* The session is of n bytes. */
+static void psi_ticket_crypt(const psi_ticket_key *k, uint8_t *ticket, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_reader part = psi_read_of(ticket, PSI_TICKET_HEAD);
     psi_keys_mac(&k->secret, &part, 1, once);
-    psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_prim.poly(once, nonce, ticket + PSI_TICKET_HEAD, n, ticket, PSI_TICKET_HEAD, tag, psi_prim.chacha,
+                  encrypt);
     psi_wipe(once, sizeof once);
 }
 
@@ -7854,7 +7852,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has
+   an earlier time, which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7863,7 +7862,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
     uint8_t key[PSI_TICKET_KEY] = {0};
     uint32_t i;
     int code = 0;
-    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    if (keys->n && (given->n || (age > -PSI_SESSION_MOST && age < PSI_TICKET_RENEWAL))) return 0;
     for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
     if (!given->n) {
         code = psi_os_entropy(key, sizeof key);
@@ -7882,25 +7881,22 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    psi_ticket_key key = PSI_ZERO;
-    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
-    uint32_t at = psi_write_open(w, 2), body;
-    int code;
+    uint8_t random[PSI_TICKET_HEAD - PSI_TICKET_ID], tag[PSI_REC_TAG];
+    uint32_t at = psi_write_open(w, 2);
+    const psi_ticket_key *key;
+    int code = psi_os_entropy(random, sizeof random);
     psi_os_lock(&tls->lock);
-    code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
-    psi_os_unlock(&tls->lock);
-    memcpy(head, key.id, PSI_TICKET_ID);
-    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
+    if (!code) code = psi_ticket_renew(tls, now);
     if (!code) {
-        psi_write(w, head, PSI_TICKET_HEAD);
-        body = w->n;
+        key = (const psi_ticket_key *)(const void *)tls->ticket_keys.p;
+        psi_write(w, key->id, sizeof key->id);
+        psi_write(w, random, sizeof random);
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(key, w->p + at, w->n - at - PSI_TICKET_HEAD, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(&key, sizeof key);
+    psi_os_unlock(&tls->lock);
     return !code && !w->failed;
 }
 
@@ -7908,7 +7904,7 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    psi_ticket_key key = PSI_ZERO;
+    const psi_ticket_key *key;
     uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
@@ -7917,22 +7913,23 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
-        memcpy(&key, keys->p + at, sizeof key);
-        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
+        key = (const psi_ticket_key *)(const void *)(keys->p + at);
+        if (memcmp(key->id, ticket.p, PSI_TICKET_ID)) continue;
+        psi_write(&w, ticket.p, ticket.n);
+        if (!w.n) break;
+        psi_ticket_crypt(key, w.p, n, 0, tag);
+        if (psi_rec_equal(tag, w.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+            s = psi_session_new(psi_read_of(w.p + PSI_TICKET_HEAD, n));
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
-        s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
 
 /* --- clients -------------------------------------------------------------- */
 
-/* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
+/* Finds a session to offer; of TLS 1.3 but once, lest two connections be linked by it (RFC 8446 C.4). */
 static void psi_session_recall(psi_hs *h)
 {
     psocket_tls *tls = h->tls;
@@ -7955,7 +7952,7 @@ static void psi_session_recall(psi_hs *h)
     h->session = s;
 }
 
-/* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
+/* Forgets the session that was offered, which may have caused a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
     psi_session *s = h->session;
@@ -7977,12 +7974,17 @@ static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
     return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
+/* Is there something to offer, for a peer that proved who it is? */
+static int psi_session_usable(const psi_session *s)
+{
+    return s->flags & PSI_SESSION_PEER && s->ticket.n && s->ticket.n <= PSI_SESSION_LONGEST;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (psi_session_time(s, now, lifetime)) return;
+    if (!psi_session_usable(s) || psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -8028,7 +8030,7 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
+            s.endpoint = psi_read_of(digest, psi_auth_endpoint(leaf, digest));
     }
     if (h->role->server && h->identity && !h->resumed) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
@@ -8688,7 +8690,9 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed)
+        return o->schemes.n ? psi_server_nothing(h, "no signature algorithm")
+               : psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello lacks signature_algorithms"); /* RFC 8446 4.2.3 */
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
@@ -8729,7 +8733,6 @@ static int psi_server_complete(psi_hs *h, const psi_offer *o)
     if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
     else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
@@ -8742,6 +8745,7 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    h->proven = h->now + PSI_SESSION_MOST;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
@@ -8840,7 +8844,7 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
     int fault = psi_rec_alert_fault(h->rec, in), code = PSOCKET_TLS_ALERT, alert = in->len == 2 ? in->data[1] : 0;
     const char *hint;
-    if (fault != PSI_ALERT_NONE) return psi_hs_bad(h, fault, "alert is malformed");
+    if (fault) return psi_hs_bad(h, fault, "alert is malformed");
     if (alert == PSI_ALERT_CLOSE_NOTIFY)
         return psi_hs_fail(h, code, alert, "the %s closed the connection during the handshake", psi_hs_peer(h));
     if (in->data[0] == PSI_REC_WARNING) return 0;
@@ -8907,6 +8911,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->message = p;
         h->rest = left - size;
         h->next = row + 1;
+        h->now = psi_tls_now(h->tls); /* the peer may have taken its time */
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
         if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
@@ -9181,7 +9186,6 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     uint32_t at = 0;
     uint8_t *count;
     int alert = 0;
-    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9210,26 +9214,25 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    int kind = psi_rec_open(r, p, n, in), alert = 0;
     const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
-        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
-        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
-        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        why = "the peer sent a malformed alert";
+        if (!alert && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (!alert && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
         alert = psi_late_messages(r, in);
-        if (!alert) alert = PSI_ALERT_NONE;
         why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     } else if (in->len) {
         return PSI_REC_DATA;
     }
-    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    if (alert) kind = psi_rec_refuse(in, alert, why);
     in->len = 0;
     return kind;
 }
@@ -9404,12 +9407,10 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
-    if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
-                                       psi_none, to->endpoint);
+    to->endpoint_len = psi_auth_endpoint(leaf, to->endpoint);
     if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9517,7 +9518,7 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     return code;
 }
 
-/* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
+/* The process's default client settings, made at first use: all of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
 /* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
@@ -9564,7 +9565,6 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
                              "the certificate chain", &verdict);
-        if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
@@ -9608,8 +9608,8 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a server whose
-   newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
+/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a
+   server whose newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
     psi_session s = PSI_ZERO;
@@ -9620,7 +9620,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !psi_session_usable(&s)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -9638,7 +9638,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     const uint8_t *p = (const uint8_t *)data;
     uint8_t digest[32];
     int code;
-    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
+    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, 8)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
     code = psi_tls_meant(&tls, NULL);
@@ -9658,7 +9658,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return *label && strlen(label) <= 249;
+    return strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */
@@ -9716,7 +9716,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
+/*--- in place of the sections above: only psi_tls_meant and the settings are ever reached, and refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -9821,8 +9821,8 @@ struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
     psocket_poller *poller;  /* NULL: in none */
     void *user;
-    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
-    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    psi_os_watch one;        /* the first descriptor; fd -1: none */
+    psi_os_watch *more;      /* the others, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
     unsigned turn;           /* the poller's turn that `did` is of */
@@ -9944,16 +9944,14 @@ static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollf
    are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, first, e, r = 0;
-    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+    int i, first, e, r = 0, more = PSOCKET_POLLSET_MAX - 1;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc((size_t)more * sizeof *w->more)))
         return PSOCKET_NOMEM;
     for (first = 1; first >= 0; first--) {
-        e = psi_watch_put(w, &w->one, n == 1 ? fds : NULL, first);
-        for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        for (i = 0; i <= (w->more ? more : 0); i++) {
+            e = psi_watch_put(w, i ? &w->more[i - 1] : &w->one, i < n ? &fds[i] : NULL, first);
             if (!r) r = e;
-            e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL, first);
         }
-        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);
@@ -12319,7 +12317,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #ifdef _WIN32
 #define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
 #else
-#define PSI_LUA_SLICE INT_MAX
+#define PSI_LUA_SLICE (-1)
 #endif
 
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
@@ -12378,28 +12376,33 @@ static int psi_lua_in_coroutine(lua_State *L)
 
 /*--- objects */
 
-#define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
-#define PSI_LUA_LISTENER "psocket.listener"
-#define PSI_LUA_SETTINGS "psocket.tls"
-#define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
-#define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
-#define PSI_LUA_QUEUE "psocket.queue"
-#define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task -> its object; weak */
+/* Indices of luaopen_psocket's stack: tables, and metatables that are in the registry, too. */
+enum {
+    PSI_LUA_VM = 1, PSI_LUA_MODULE, PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
+    PSI_LUA_CORE,  /* of what is in the table that a scheduler is, */
+    PSI_LUA_CLASS, /* whose metatable this is */
+    PSI_LUA_HIDDEN /* for the script */
+};
 
-/* Links of a ring, whose head is one, too. */
-typedef struct psi_lua_link {
-    struct psi_lua_link *next, *prev;
-} psi_lua_link;
+static const char *const psi_lua_names[] = { NULL, NULL, NULL, "psocket.socket", "psocket.listener", "psocket.tls",
+                                             "psocket.queue", "psocket.core", "psocket.scheduler" };
+
+/* What the script returns, and psi_lua_copy, in the registry. */
+enum {
+    PSI_LUA_NAMES,     /* public function -> name */
+    PSI_LUA_NOTE, PSI_LUA_FINISH, PSI_LUA_HEED, PSI_LUA_TRACE,
+    PSI_LUA_STRANGERS, /* address of a waiter -> coroutine that is no task -> its object; weak */
+    PSI_LUA_COPY, PSI_LUA_REFS
+};
 
 typedef struct psi_lua_sock psi_lua_sock;
 
 enum { PSI_LUA_YIELDED, PSI_LUA_WOKEN }; /* why a task is ready: by itself, or what it waits for has come */
 
 typedef struct psi_lua_task {
-    psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
+    psi_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
     lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
-    psi_lua_link joiners; /* who waits for its end */
+    psi_link joiners; /* who waits for its end */
     psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
@@ -12414,8 +12417,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
-    psi_lua_link unused;
+    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
     psocket_watch *signals;
@@ -12436,13 +12439,13 @@ typedef struct psi_lua_loan {
 /* One per Lua. */
 typedef struct psi_lua_vm {
     psi_lua_task *at;      /* the task that its scheduler resumes now */
+    const void *meta[PSI_LUA_HIDDEN]; /* addresses of the metatables */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, heed, finish, note, trace; /* functions in the registry, */
-    int names;             /* and a table there: public function -> name */
+    int ref[PSI_LUA_REFS];
 } psi_lua_vm;
 
-/* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
+/* A socket, or a listener. */
 struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
@@ -12457,7 +12460,7 @@ struct psi_lua_sock {
 
 /* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
 typedef struct psi_lua_fifo {
-    psi_lua_link ring; /* of tasks that wait for an item; without prev: collected */
+    psi_link ring; /* of tasks that wait for an item; without prev: collected */
     uint32_t first, count;
     int closed;
 } psi_lua_fifo;
@@ -12471,57 +12474,50 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm and, behind it, all of these; 2 the metatable of its objects; 3 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
-    uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
-    psi_lua_vm *vm;
-    const void *meta; /* that metatable's address */
+    uint8_t in, of;  /* that table, and the metatable of its objects */
 } psi_lua_function;
-
-static const psi_lua_function *psi_lua_this(lua_State *L)
-{
-    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(3));
-}
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
-    return psi_lua_this(L)->vm;
+    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
-static void psi_lua_setmetatable(lua_State *L, const char *name)
+static const psi_lua_function *psi_lua_this(lua_State *L)
 {
-    lua_getfield(L, LUA_REGISTRYINDEX, name);
+    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static void psi_lua_setmetatable(lua_State *L, int class_of)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, psi_lua_names[class_of]);
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
+/* Pushes what lies in the registry. */
+static void psi_lua_get(lua_State *L, int ref)
 {
-    size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
-    memset((void *)k, 0, size);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->ref[ref]);
+}
+
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, int class_of, int timeout, int blocks)
+{
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
+    memset((void *)k, 0, sizeof *k);
     k->timeout = timeout;
     k->blocks = blocks != 0;
-    psi_lua_setmetatable(L, class_name);
+    psi_lua_setmetatable(L, class_of);
     return k;
 }
 
-static void psi_lua_unlink(psi_lua_link *l)
-{
-    l->prev->next = l->next;
-    l->next->prev = l->prev;
-    l->next = l->prev = l;
-}
+/* Makes an empty ring. */
+static void psi_lua_ring(psi_link *ring) { ring->next = ring->prev = ring; }
 
-static void psi_lua_append(psi_lua_link *head, psi_lua_link *l)
-{
-    l->prev = head->prev;
-    l->next = head;
-    head->prev->next = l;
-    head->prev = l;
-}
+static int psi_lua_empty(const psi_link *ring) { return ring->next == ring; }
 
 /*--- errors and failures */
 
@@ -12556,7 +12552,7 @@ static int psi_lua_argument(lua_State *L, int arg, const char *problem)
     lua_Debug callee;
     const char *name;
     psi_lua_caller(L, &callee);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->names);
+    psi_lua_get(L, PSI_LUA_NAMES);
     lua_getinfo(L, "f", &callee);
     lua_rawget(L, -2);
     name = lua_isstring(L, -1) ? lua_tostring(L, -1) : psi_lua_this(L)->key;
@@ -12598,49 +12594,32 @@ static int psi_lua_named(lua_State *L, const char *name)
 }
 
 /* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, const char *name)
+static void *psi_lua_is(lua_State *L, int index, int class_of)
 {
     void *p = lua_touserdata(L, index);
-    int same = 0;
-    if (p && lua_getmetatable(L, index)) {
-        lua_getfield(L, LUA_REGISTRYINDEX, name);
-        same = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
-    }
-    return same ? p : NULL;
+    if (!p || !lua_getmetatable(L, index)) return NULL;
+    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    lua_pop(L, 1);
+    return p;
 }
 
-/* The object at 1, of the class that f, the function at hand, is for. */
-static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
+/* The object at 1, of the class that the function at hand is for. */
+static void *psi_lua_object(lua_State *L)
 {
-    void *p = lua_touserdata(L, 1);
-    if (p && lua_getmetatable(L, 1)) {
-        const void *meta = lua_topointer(L, -1);
-        lua_pop(L, 1);
-        if (meta == f->meta) return p;
-    }
+    int class_of = psi_lua_this(L)->of;
+    void *p = psi_lua_is(L, 1, class_of);
+    if (p) return p;
     lua_settop(L, 1);
-    lua_getfield(L, lua_upvalueindex(2), "__name");
-    psi_lua_expected(L, 1, lua_tostring(L, -1));
+    psi_lua_expected(L, 1, psi_lua_names[class_of]);
     return NULL;
 }
 
-static void *psi_lua_object(lua_State *L)
-{
-    return psi_lua_object_of(L, psi_lua_this(L));
-}
-
-/* The socket or listener k, which must not be lent. */
-static psi_lua_sock *psi_lua_unlent(lua_State *L, void *k)
-{
-    if (((psi_lua_sock *)k)->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    return (psi_lua_sock *)k;
-}
-
-/* The socket or listener at 1. */
+/* The socket or listener at 1, which must not be lent. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    return psi_lua_unlent(L, psi_lua_object(L));
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    return k;
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -12992,16 +12971,16 @@ static void psi_lua_queue(psi_lua_task *t, int how)
     if (how == PSI_LUA_WOKEN) t->sched->urgent = 1;
     if (t->queued) return;
     t->queued = 1;
-    psi_lua_unlink(&t->link);
-    psi_lua_append(&t->sched->ready, &t->link);
+    psi_link_out(&t->link);
+    psi_link_in(&t->sched->ready, &t->link);
 }
 
 /* Wakes those that wait in a ring. */
-static void psi_lua_wake_ring(psi_lua_link *ring)
+static void psi_lua_wake_ring(psi_link *ring)
 {
-    while (ring->next != ring) {
+    while (!psi_lua_empty(ring)) {
         psi_lua_task *t = (psi_lua_task *)(void *)ring->next;
-        psi_lua_unlink(&t->link);
+        psi_link_out(&t->link);
         psi_lua_queue(t, PSI_LUA_WOKEN);
     }
 }
@@ -13020,7 +12999,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; t->on && way < 2; way++)
         if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
-    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
+    if (!t->queued) psi_link_out(&t->link); /* from a ring */
     t->on = NULL;
     t->waits = t->timed = 0;
 }
@@ -13078,12 +13057,11 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 
 /* An operation, while it is tried. */
 struct psi_lua_op {
-    const psi_lua_function *f; /* which it is */
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
     int claims;         /* and in which directions no other may wait meanwhile */
-    psi_lua_link *ring; /* or where somebody finds and wakes it, */
+    psi_link *ring; /* or where somebody finds and wakes it, */
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
@@ -13100,7 +13078,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
         if (t == &psi_lua_stranger) {
-            lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+            psi_lua_get(L, PSI_LUA_STRANGERS);
             lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
             co = lua_tothread(L, -1);
@@ -13122,7 +13100,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
 static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_get(L, PSI_LUA_STRANGERS);
     lua_pushthread(L);
     lua_pushlightuserdata(L, k);
     lua_rawset(L, -3);
@@ -13139,41 +13117,31 @@ static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
 static int psi_lua_patience(int64_t due)
 {
-    int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
-    if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
-    return left > 0 ? (int)left : 0;
-}
-
-/* Sees to it that the task is resumed by then, or somewhat earlier. */
-static int psi_lua_set_alarm(psi_lua_task *t, int64_t due)
-{
-    int64_t left = due - psocket_now();
-    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    t->timed = 1;
-    return psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+    int ms = PSI_LUA_SLICE;
+    if (due != INT64_MAX) psi_until(&ms, due);
+    return ms;
 }
 
 /* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
    again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
-    psi_lua_task *t = op->vm->at;
-    int way;
-    if (t && t->co == L && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
-    if (!t || t->co != L || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
-        (op->due != INT64_MAX && psi_lua_set_alarm(t, op->due))) {
+    psi_lua_task *t = op->vm->at && op->vm->at->co == L ? op->vm->at : NULL;
+    int timed = op->due != INT64_MAX, ms = -1, way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
+    if (timed) psi_until(&ms, op->due);
+    if (!t || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
+        (timed && psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1))) {
         psi_lua_note_stranger(L, op->k, op->claims);
         return;
     }
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = 1;
+    t->timed = timed != 0;
     t->on = op->claims ? op->k : NULL;
-    if (op->soon) {
-        psi_lua_queue(t, PSI_LUA_WOKEN);
-    } else if (op->ring && !t->queued) {
-        psi_lua_append(op->ring, &t->link);
-    }
+    if (op->soon) psi_lua_queue(t, PSI_LUA_WOKEN);
+    else if (op->ring && !t->queued) psi_link_in(op->ring, &t->link);
 }
 
 /* Waits where nothing can yield, for a signal, too. */
@@ -13184,7 +13152,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else psi_os_poll(NULL, 0, ms, &os);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    psi_lua_get(L, PSI_LUA_HEED); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
 
@@ -13202,17 +13170,6 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* The socket that an operation is about. It was checked when the operation began. */
-static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
-{
-    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
-}
-
-static int psi_lua_is_want(ptrdiff_t r)
-{
-    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
-}
-
 /* The operation has so many milliseconds from now; INT_MAX: for ever. */
 static void psi_lua_limit(psi_lua_op *op, int ms)
 {
@@ -13224,7 +13181,7 @@ static void psi_lua_limit(psi_lua_op *op, int ms)
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     const psocket_poller *p = psi_lua_poller(k);
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, k, event);
     op->k = k;
@@ -13243,7 +13200,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 /* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
 static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
 {
-    if (psi_lua_is_want(r)) {
+    if (psi_is_wait(r)) {
         if (op->event == PSOCKET_WRITE || op->state == 0) return PSI_LUA_AGAIN;
         op->due = (int64_t)op->state;
         if (psocket_now() < op->due) return PSI_LUA_AGAIN;
@@ -13290,10 +13247,10 @@ static int psi_lua_copy(lua_State *L)
 }
 
 /* Pushes psi_lua_copy and its argument: before bytes are taken, since this may need memory. */
-static void psi_lua_push_copy(lua_State *L, const psi_lua_vm *vm, psi_lua_loan *loan, psi_lua_sock *k)
+static void psi_lua_push_copy(lua_State *L, psi_lua_loan *loan, psi_lua_sock *k)
 {
     loan->k = k;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy);
+    psi_lua_get(L, PSI_LUA_COPY);
     lua_pushlightuserdata(L, loan);
 }
 
@@ -13305,7 +13262,7 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    psi_lua_push_copy(L, op->vm, &loan, k);
+    psi_lua_push_copy(L, &loan, k);
     do { /* TIMEOUT is of C's clock, which is then off */
         if (delimiter) got = psocket_read_until(k->s, delimiter, n, &loan.bytes);
         else if (n) got = psocket_read(k->s, n, &loan.bytes);
@@ -13462,13 +13419,13 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 /* step(socket): connects, and returns the socket. C keeps the time. */
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     int r = psi_lua_claim(L, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
     op->k = k;
     op->event = op->claims = PSOCKET_WRITE;
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (psi_is_wait(r)) return PSI_LUA_AGAIN;
     psi_lua_forget(k); /* writable is the usual state: it would only be reported once more */
     lua_settop(L, 1);
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
@@ -13536,8 +13493,8 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
     int top = lua_gettop(L);
     lua_pushcfunction(L, psi_lua_push_question);
     lua_pushlightuserdata(L, k);
-    k->asks = 1;
     if (psi_lua_lend(L, k, LUA_MULTRET)) return lua_error(L);
+    k->asks = 1;
     return lua_gettop(L) - top;
 }
 
@@ -13554,7 +13511,7 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
@@ -13563,11 +13520,11 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     }
     r = psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE);
     if (!r && begins) r = psi_lua_begin_tls(L, k);
-    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (r == 0 || psi_is_wait(r)) r = psocket_step(k->s);
     op->k = k;
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (psi_is_wait(r)) return PSI_LUA_AGAIN;
     if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(k);
     if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, k);
@@ -13618,7 +13575,7 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 /* pop(queue [, options]) */
 static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+    psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
     int ms = op->again ? 0 : psi_lua_time_limit(L, 2, 0);
     if (!op->again) psi_lua_limit(op, ms ? ms : INT_MAX);
     if (q->count) {
@@ -13642,12 +13599,12 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
+    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.f = f;
-        op.vm = f->vm;
+        op.vm = vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13683,27 +13640,25 @@ static int psi_lua_once(lua_State *L)
 
 #if PSI_LUA_CONTINUES
 
-static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
+/* Begins (LUA_OK), or goes on where it yielded, with so many arguments. */
+static int psi_lua_continue(lua_State *L, int status, lua_KContext arguments)
 {
-    int n = psi_lua_try(L, again, &state);
+    double state = 0;
+    int n;
+    if (status == LUA_YIELD) {
+        lua_settop(L, (int)arguments + 1); /* without what resume was given */
+        state = (double)lua_tonumber(L, -1);
+        lua_pop(L, 1);
+    }
+    n = psi_lua_try(L, status == LUA_YIELD, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
-    return lua_yieldk(L, 0, top, next);
-}
-
-static int psi_lua_again(lua_State *L, int status, lua_KContext context)
-{
-    double state;
-    (void)status;
-    lua_settop(L, (int)context + 1); /* without what resume was given */
-    state = (double)lua_tonumber(L, -1);
-    lua_pop(L, 1);
-    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
+    lua_pushnumber(L, (lua_Number)state);
+    return lua_yieldk(L, 0, arguments, psi_lua_continue);
 }
 
 static int psi_lua_run(lua_State *L)
 {
-    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
+    return psi_lua_continue(L, LUA_OK, lua_gettop(L));
 }
 
 static const char psi_lua_wrapping[] = "";
@@ -13804,27 +13759,29 @@ static int psi_lua_make_settings(lua_State *L)
     return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
-static psi_lua_settings *psi_lua_settings_self(lua_State *L)
+/* The settings at arg, or NULL if something else is there. */
+static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
-    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
 
-/* asks(settings): the functions that they ask. */
-static int psi_lua_asks(lua_State *L)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    psi_lua_settings_self(L);
-    PSI_LUA_GETVALUE(L, 1);
-    return 1;
+    psi_lua_object(L);
+    return psi_lua_settings_at(L, 1);
 }
 
-/* Are there settings at arg? */
-static int psi_lua_settings_at(lua_State *L, int arg)
+/* asks(settings [, what clock has said]): the functions that they ask. */
+static int psi_lua_asks(lua_State *L)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
-    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
-    return t != NULL;
+    psi_lua_settings *t = psi_lua_settings_self(L);
+    double now = (double)lua_tonumber(L, 2);
+    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15)) psi_lua_raise(L, "clock must return seconds since 1970");
+    if (lua_gettop(L) > 1) t->now = (int64_t)now;
+    PSI_LUA_GETVALUE(L, 1);
+    return 1;
 }
 
 /* Pushes milliseconds as seconds, fewer than 0 as nil. */
@@ -13851,10 +13808,10 @@ static int psi_lua_plan(lua_State *L)
     }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
-            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
+            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? psi_lua_names[PSI_LUA_SETTINGS] : lua_typename(L, type));
         if (!server) psi_lua_check_text(L, TARGET);
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
-        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
+        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, psi_lua_names[PSI_LUA_SETTINGS]);
     }
     if (at != NONE) { /* what such settings do not say would be ignored */
         from.arg = at + 1;
@@ -13872,16 +13829,6 @@ static int psi_lua_plan(lua_State *L)
     lua_pushvalue(L, n ? from.arg : NONE);
     lua_pushinteger(L, from.arg);
     return 5;
-}
-
-/* tell(settings, seconds): what clock has said. */
-static int psi_lua_tell(lua_State *L)
-{
-    psi_lua_settings *t = psi_lua_settings_self(L);
-    double now = (double)lua_tonumber(L, 2);
-    if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
-    t->now = (int64_t)now;
-    return 0;
 }
 
 static int psi_lua_savesessions(lua_State *L)
@@ -13932,9 +13879,9 @@ static int psi_lua_peek(lua_State *L)
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_loan loan;
     ptrdiff_t n;
-    psi_lua_push_copy(L, psi_lua_here(L), &loan, k);
+    psi_lua_push_copy(L, &loan, k);
     n = psocket_peek(k->s, &loan.bytes);
-    psi_lua_looked(k, n < 0 && !psi_lua_is_want(n));
+    psi_lua_looked(k, n < 0 && !psi_is_wait(n));
     if (n < 0) return 0;
     loan.len = (size_t)n;
     return psi_lua_lend(L, k, 1) ? lua_error(L) : 1;
@@ -14140,9 +14087,10 @@ static int psi_lua_listen(lua_State *L)
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
-    if (!udp) all.o.error = (psocket_error *)(void *)(k + 1); /* accept writes there, too */
     r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, all.o.error->text) : 1;
+    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    return 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14234,9 +14182,9 @@ static void psi_lua_make_core(lua_State *L)
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
-    S->ready.next = S->ready.prev = &S->ready;
-    S->now.next = S->now.prev = &S->now;
-    S->unused.next = S->unused.prev = &S->unused;
+    psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
+    psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
@@ -14271,13 +14219,13 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 {
     uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *t;
-    if (S->unused.next == &S->unused) {
+    if (psi_lua_empty(&S->unused)) {
         t = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *t, 0);
         memset((void *)t, 0, n * sizeof *t);
         lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
         for (i = 0; i < n; i++) {
-            t[i].joiners.next = t[i].joiners.prev = &t[i].joiners;
-            psi_lua_append(&S->unused, &t[i].link);
+            psi_lua_ring(&t[i].joiners);
+            psi_link_in(&S->unused, &t[i].link);
         }
     }
     if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
@@ -14287,27 +14235,23 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     lua_pushvalue(L, co);
     lua_pushlightuserdata(L, t);
     lua_rawset(L, table);
-    psi_lua_unlink(&t->link);
+    psi_link_out(&t->link);
     t->co = lua_tothread(L, co);
     t->sched = S;
     S->live++;
     return t;
 }
 
-/* Leaves nothing of a task, but for its place in the table. Its rings are empty then. */
+/* Leaves nothing of a task, but for its place in the table. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
-    psi_lua_link link, joiners;
     psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
-    psi_lua_unlink(&t->link);
+    psi_link_out(&t->link);
     psocket_watch_free(t->watch);
     if (t->own) t->own->owner = NULL;
-    link = t->link;
-    joiners = t->joiners;
     memset((void *)t, 0, sizeof *t);
-    t->link = link;
-    t->joiners = joiners;
+    psi_lua_ring(&t->joiners);
     S->live--;
 }
 
@@ -14326,7 +14270,7 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     lua_pushnil(L);
     lua_rawset(L, table);
     psi_lua_clear_task(S, t);
-    psi_lua_append(&S->unused, &t->link);
+    psi_link_in(&S->unused, &t->link);
     if (close && own) psi_lua_shut(own);
 }
 
@@ -14364,10 +14308,10 @@ static int psi_lua_sched_close(lua_State *L)
 }
 
 /* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
-   lua_call has two arguments more. */
-static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, int ok)
+   lua_pcall has two arguments more. */
+static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    psi_lua_get(L, PSI_LUA_NOTE);
     lua_pushvalue(L, thread);
     lua_pushboolean(L, ok);
 }
@@ -14376,12 +14320,12 @@ static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, in
    scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
+    int thread = lua_gettop(L), error = thread + 1, joined = t && !psi_lua_empty(&t->joiners);
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
     if (joined) psi_lua_wake_ring(&t->joiners);
     if (t) psi_lua_queue(t, PSI_LUA_WOKEN);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
+    psi_lua_get(L, PSI_LUA_TRACE);
     lua_pushvalue(L, thread);
     if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
     else lua_pushliteral(L, "");
@@ -14392,9 +14336,10 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     PSI_LUA_UNWIND(co, L);
     if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
-    psi_lua_push_note(L, S->vm, thread, 0);
+    psi_lua_push_note(L, thread, 0);
     lua_pushvalue(L, error);
-    lua_call(L, 3, 0);
+    if (lua_pcall(L, 3, 0, 0)) joined = 0; /* there is no memory for telling join */
+    lua_settop(L, error + 1);
     lua_getfield(L, 1, "errorfunc");
     if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -14408,15 +14353,18 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 /* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
 static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
 {
-    int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    int n = t ? lua_gettop(co) - (t->bound != 0) : 0, thread = lua_gettop(L), lost;
     if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
-    psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
+    psi_lua_push_note(L, thread, 1);
     if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
-    if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
+    lost = n > 0 && lua_pcall(L, n + 2, 0, 0);
+    if (t && t->co != co) t = NULL; /* removed by a finalizer */
+    if (lost) lua_xmove(L, co, 1); /* there is no memory for telling join: the task's failure */
+    lua_settop(L, thread);
+    if (lost) psi_lua_failed(L, S, table, t, co);
+    else if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n > 0) lua_call(L, n + 2, 0);
-    else lua_pop(L, 3);
 }
 
 /* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
@@ -14453,7 +14401,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     if (!status && t && t->bound == 1 && t->own && t->own == lua_touserdata(co, 1) && psocket_isopen(t->own->s) == 1) {
         t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
         lua_settop(co, 1);
-        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
+        psi_lua_get(L, PSI_LUA_FINISH);
         lua_xmove(L, co, 1);
         lua_pushvalue(co, 1);
         status = psi_lua_let_run(L, S, &t, co, 1);
@@ -14510,7 +14458,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14583,23 +14531,23 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
-    if (S->urgent || S->now.next != &S->now) ms = 0;
-    else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (S->ready.next != &S->ready) { /* what an error had left over comes first */
-        psi_lua_link *l = S->ready.next;
-        psi_lua_unlink(l);
-        psi_lua_append(&S->now, l);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
     }
     S->urgent = 0;
-    while (S->now.next != &S->now) {
+    while (!psi_lua_empty(&S->now)) {
         psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
-        psi_lua_unlink(&t->link);
+        psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
@@ -14626,7 +14574,7 @@ static int psi_lua_turn(lua_State *L)
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
         n = psi_lua_one_turn(L, S, table, due);
         if (!S->poller) break; /* closed by a task, or a finalizer */
-        lazy = S->ready.next != &S->ready && !S->urgent;
+        lazy = !psi_lua_empty(&S->ready) && !S->urgent;
         if (!endless || !n) break;
     }
     S->interrupted = 0;
@@ -14663,7 +14611,7 @@ static int psi_lua_new_queue(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)PSI_LUA_USERDATA(L, sizeof *q, 1);
     memset((void *)q, 0, sizeof *q);
-    q->ring.next = q->ring.prev = &q->ring;
+    psi_lua_ring(&q->ring);
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
@@ -14741,14 +14689,15 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local co, first = running()\n"
     "  return co and not first\n"
     "end\n"
-    "local function tell(t)\n" /* what is the time for these settings? */
-    "  local clock = t and C.asks(t).clock\n"
-    "  if clock then C.tell(t, clock()) end\n"
+    "local function asked(t)\n" /* the functions of these settings, once they were told the time */
+    "  local asks = t and C.asks(t) or {}\n"
+    "  if asks.clock then C.asks(t, (asks.clock())) end\n"
+    "  return asks\n"
     "end\n"
     "function M.tls(options)\n"
     "  local t, message, name = C.settings(options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  tell(t)\n"
+    "  asked(t)\n"
     "  return t\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -14786,8 +14735,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    t, message, why = cached(options, arg, certs)\n"
     "    if not t then M.close(s) return false, message, why end\n"
     "  end\n"
-    "  tell(t)\n"
-    "  local asks = t and C.asks(t) or {}\n"
+    "  local asks = asked(t)\n"
     "  if certs and b == nil and next(asks) == nil then quick[certs] = t end\n"
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
@@ -14965,110 +14913,83 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-enum {
-    PSI_LUA_VM = 1, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
-    PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
-};
-
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_IN_HIDDEN, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
 
 static const psi_lua_function psi_lua_functions[] = {
-    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
-    PSI_LUA_M(getside), PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen),
-    PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer),
-    PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
-    PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
+    PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek),
+    PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo),
+    PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv),
-    PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
-    PSI_LUA_F(SOCKET, SOCKET, __close, close), PSI_LUA_F(SOCKET, SOCKET, __gc, gc),
-    PSI_LUA_F(LISTENER, LISTENER, close, close), PSI_LUA_F(LISTENER, LISTENER, getfd, getfd),
-    PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
-    PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
-    PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
-    PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
-    PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
-    PSI_LUA_F(QUEUE, QUEUE, __gc, queue_close), PSI_LUA_F(QUEUE, QUEUE, __len, queue_len),
-    PSI_LUA_F(QUEUE, QUEUE, close, queue_close), PSI_LUA_F(QUEUE, QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
-    PSI_LUA_W(LISTENER, LISTENER, accept), PSI_LUA_W(CLASS, CLASS, sleep),
+    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until),
+    PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
+    PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
+    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd), PSI_LUA_OF(LISTENER, getlocal, address),
+    PSI_LUA_OF(LISTENER, hasconnection, hasconnection), PSI_LUA_OF(LISTENER, settimeout, settimeout),
+    PSI_LUA_OF(LISTENER, __close, close), PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
+    PSI_LUA_OF(SETTINGS, loadsessions, loadsessions), PSI_LUA_OF(SETTINGS, savesessions, savesessions),
+    PSI_LUA_OF(SETTINGS, __gc, settings_gc), PSI_LUA_OF(CORE, __gc, core_gc),
+    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
+    PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
-    PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
-    PSI_LUA_F(CLASS, CLASS, remove, remove),
-    PSI_LUA_F(CLASS, CLASS, __close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, CLASS, join),
-    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(MODULE, CLASS, queue, new_queue),
+    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn),
-    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
-    PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
+    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
+    PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
+    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
+    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
-                                           PSI_LUA_CORE, PSI_LUA_CLASS };
+    const psi_lua_function *f;
     psi_lua_vm *vm;
-    psi_lua_function *f;
-    size_t i;
     int n;
     lua_settop(L, 0);
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_getfield(L, LUA_REGISTRYINDEX, "psocket");
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
-    f = (psi_lua_function *)(void *)(vm + 1);
-    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
-    for (i = 0; i < sizeof classes / sizeof *classes; i++) {
-        luaL_newmetatable(L, classes[i]);
-        lua_pushstring(L, classes[i]);
-        lua_setfield(L, -2, "__name");
-        lua_pushvalue(L, i ? -1 : PSI_LUA_IN_MODULE); /* module.send(s, ...) and s:send(...) are the same */
-        lua_setfield(L, -2, "__index");
+    for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
+        luaL_newmetatable(L, psi_lua_names[n]);
+        vm->meta[n] = lua_topointer(L, n);
+        lua_pushstring(L, psi_lua_names[n]);
+        lua_setfield(L, n, "__name");
+        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s, ...) and s:send(...) are the same */
+        lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (; f->key; f++) {
-        f->vm = vm;
-        f->meta = lua_topointer(L, f->of);
+    for (f = psi_lua_functions; f->key; f++) {
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushvalue(L, f->of);
-        lua_pushlightuserdata(L, f);
-        lua_pushcclosure(L, f->f, 3);
+        lua_pushlightuserdata(L, (void *)f);
+        lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }
     lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, PSI_LUA_IN_MODULE, "version");
+    lua_setfield(L, PSI_LUA_MODULE, "version");
     for (n = 0; psi_lua_script[n]; n++) lua_pushstring(L, psi_lua_script[n]);
     lua_concat(L, n);
     if (luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK)) lua_error(L);
-    for (n = PSI_LUA_VM; n <= PSI_LUA_IN_HIDDEN; n++) lua_pushvalue(L, n);
+    for (n = PSI_LUA_VM; n <= PSI_LUA_HIDDEN; n++) lua_pushvalue(L, n);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    lua_call(L, PSI_LUA_IN_HIDDEN + 2, 6);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
-    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->names = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_call(L, PSI_LUA_HIDDEN + 2, PSI_LUA_COPY);
     lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
+    for (n = PSI_LUA_REFS; n > 0; n--) vm->ref[n - 1] = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, PSI_LUA_MODULE);
+    lua_setfield(L, LUA_REGISTRYINDEX, "psocket");
+    lua_pushvalue(L, PSI_LUA_MODULE);
     return 1;
 }
 

@@ -1,4 +1,5 @@
 /* The pieces of >>x509: DER, dates, names, PEM, keys, and the limits of the path search. */
+#include <sys/resource.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -255,20 +256,20 @@ TEST(host_names)
 TEST(addresses)
 {
     psi_x509_host h;
-    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.written.family == PSI_IP4);
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.address.family == PSI_IP4);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x02")), 0);
     CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("192.0.2.1")), 0);
     CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("\xC0\x00\x02\x01")), 0);
-    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.written.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.address.family == PSI_IP6);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x02")), 0);
-    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.written.family == PSI_IP4);
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.address.family == PSI_IP4);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01")), 0);
-    CHECK(psi_x509_host_parse(&h, "::1") && h.written.family == PSI_IP6);
-    CHECK(psi_x509_host_parse(&h, "[::1]") && h.written.family == PSI_IP6);
-    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.written.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "::1") && h.address.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "[::1]") && h.address.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.address.family == PSI_IP6);
     CHECK(!psi_x509_host_parse(&h, "1.2.3"));
     CHECK(!psi_x509_host_parse(&h, "1.2.3.256"));
     CHECK(!psi_x509_host_parse(&h, "0x7f.0.0.1"));
@@ -848,6 +849,46 @@ TEST_LIMIT(out_of_memory_in_a_folder, 60)
 }
 
 /* A clock may say anything. */
+/* What is accepted without a path, or without trust, ends with the certificate. What is nobody's fault is an
+   internal_error. */
+TEST(the_end_without_a_path)
+{
+    static const int codes[] = {PSOCKET_CERT_SELF_SIGNED, PSOCKET_TLS_NO_TRUST, PSOCKET_DESCRIPTORS, PSOCKET_NOMEM};
+    static const int alerts[] = {48, 48, 80, 80};
+    psi_trust trust = PSI_ZERO;
+    psi_x509_chain c = PSI_ZERO;
+    struct rlimit all, none;
+    size_t len;
+    int i;
+    char *text = load("self.pem", &len);
+    REQUIRE(text != NULL);
+    CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", NULL), 0);
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &all), 0);
+    none = all;
+    none.rlim_cur = 0;
+    psi_x509_cleanup();
+    for (i = 0; i < 4; i++) {
+        psi_x509_query q = PSI_ZERO;
+        psocket_error e = PSI_ZERO;
+        int r;
+        q.trust = &trust;
+        trust.system = i > 0;
+        q.until = INT64_MAX;
+        setenv("SSL_CERT_FILE", i == 1 ? "/nonexistent" : "/dev/null", 1);
+        memory_left = i == 3 ? 0 : -1;
+        if (i == 2) CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
+        r = psi_x509_verify(&q, &c, &e);
+        memory_left = -1;
+        CHECK_INT(setrlimit(RLIMIT_NOFILE, &all), 0);
+        CHECK_INT(r, codes[i]);
+        CHECK_INT(e.tls_alert, alerts[i]);
+        CHECK(q.until == c.certs[0].not_after);
+    }
+    unsetenv("SSL_CERT_FILE");
+    psi_x509_chain_free(&c);
+    psi_free(text);
+}
+
 TEST(far_dates)
 {
     static const int64_t times[] = {INT64_MIN, INT64_MAX};
