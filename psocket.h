@@ -403,8 +403,8 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
-/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
+/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*,
+   from which its time runs; under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
    in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
    for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
@@ -11197,7 +11197,7 @@ static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
 }
 #endif
 
-/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+/* Has the system watch for what w waits for, and the heap tell when to look again. Hot if it need not wait. */
 static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
@@ -11215,12 +11215,13 @@ static int psi_poll_arm(psocket_watch *w, int ready)
     }
     if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
     else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
-    if (r || (ms == 0 && !ready)) psi_watch_heat(w);
+    if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+/* Looks at a watch: reports what is ready, has the system watch for the rest. What it cannot watch for now is tried again in a
+   while, and told as ready then: an event too many, and nobody else waits for it. */
+static void psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     int fired = w->fired, ready = fired & w->events;
@@ -11229,27 +11230,24 @@ static int psi_poll_look(psocket_watch *w)
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
-    return psi_poll_arm(w, ready);
+        return; /* the system watches for it already: short, since most looks end here */
+    if (!psi_poll_arm(w, ready)) return;
+    w->fired = w->events;
+    psi_watch_times(w, w->due, psi_os_now() + 50);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. 0, or
-   the first error: one that fails silences no other. */
-static int psi_poll_look_hot(psocket_poller *p, int room)
+   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
+static void psi_poll_look_hot(psocket_poller *p, int room)
 {
-    int r = 0;
     psi_link_in(&p->hot, &p->end);
     while (p->hot.next != &p->end && p->given_count < room) {
         psi_link *first = p->hot.next;
-        int e;
         psi_link_out(first);
         psi_link_in(&p->hot, first);
-        e = psi_poll_look((psocket_watch *)(void *)first);
-        if (!r) r = e;
+        psi_poll_look((psocket_watch *)(void *)first);
     }
     psi_link_out(&p->end);
-    return r;
 }
 
 /* Times that have passed: the user's are reported once, others make their watch hot. */
@@ -11308,7 +11306,8 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    int i, n, e, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+    int i, n, os = 0, wait = -1;
+    psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
@@ -11321,11 +11320,11 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
         w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
-    if (n && (e = psi_poll_look_hot(p, PSI_EVENTS)) != 0) r = e;
-    if (p->given_count) return r;
+    if (n) psi_poll_look_hot(p, PSI_EVENTS);
+    if (p->given_count) return 0;
     *now = psi_os_now();
     psi_poll_times(p, *now);
-    return r;
+    return 0;
 }
 
 /* Sets what the user wants of a watch. */
@@ -11521,6 +11520,7 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
     if (s->nonblocking) return 0;
     if (way == 0) psi_sock_finish(s);
     *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    if (*r < 0 && !open) psi_sock_end(s, (int)*r);
     return *r >= 0;
 }
 
