@@ -213,11 +213,11 @@ typedef struct psocket_error {
     char text[512];    /* one sentence for people, never empty when code is not 0 */
 } psocket_error;
 
-/* Resolves a host name for the application, in place of getaddrinfo. Called once per connect; call
-   psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
+/* Resolves a host name in place of getaddrinfo, once per connect: call psocket_resolve_add and
+   psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
+/* Options of a socket. All zero: blocking TCP without a time limit. No negative numbers. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -244,7 +244,7 @@ typedef struct psocket_options {
                                  long as a listener; may be NULL */
 } psocket_options;
 
-/* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
+/* A certificate chain (leaf first) and its private key: PEM text, or DER. Length 0: NUL-terminated PEM. */
 typedef struct psocket_identity {
     const void *chain;
     size_t chain_len;
@@ -319,8 +319,8 @@ typedef struct psocket_tlsinfo {
     int64_t peer_not_before, peer_not_after;
 } psocket_tlsinfo;
 
-/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid until the
-   next call on the socket. */
+/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid
+   until the next call on the socket. */
 typedef struct psocket_question {
     int kind;                    /* PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE */
     psocket_certinfo peer;       /* decision: the peer's certificate, */
@@ -342,19 +342,19 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
-   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
+/* A transport: what carries a stream in place of a descriptor. user is what psocket_open was given. No function
+   may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0: out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
-       if one would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait,
+       *ms 0 if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -366,36 +366,36 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
-   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
-   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
-   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
-   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path).
+   Blocks until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call
+   carries on. Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here.
+   Paths: POSIX, else PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing
+   is sent, and nobody but the peer is heard: members of a group answer who sends from psocket_listen's socket
+   with psocket_setpeer. On error *out is NULL and opt->error tells; else psocket_free it. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
 /* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
-   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
-   block. Accepted sockets inherit opt. */
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does
+   not block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
-   is no listener. An error is also told in the listener's options.error. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's.
+   PSOCKET_INVALID if s is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
+/* 1 if psocket_accept would not wait, 0 if it would, or an error (no listener: INVALID). Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
-   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
-   system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a
+   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it
+   nonblocking for the system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
-   closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it
+   is closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
-/* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
+/* A stream socket carried by another one (TLS within TLS, for proxies). Owns carrier, on success only. */
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt);
 
 /* Two connected stream sockets of this process; the first counts as client. Free each. */
@@ -403,20 +403,21 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
-/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*,
-   from which its time runs; under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
-   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
-   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
+   WANT_*, from which its time runs; under TLS they may wait in the socket until psocket_flush,
+   psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
+   together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
+   psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
 /* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
-   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
-   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
-   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer,
+   until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty
+   datagram), WANT_*, or, once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED,
+   RESET, TIMEOUT (retry), CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of
+   a peer that is gone. With many busy sockets receive until WANT_READ: the next one gets the buffer at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -425,12 +426,12 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 /* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
-   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first
+   nothing is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
-   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more
+   than recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -439,10 +440,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
-   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
-   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
-   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can leave at once). Keys are wiped. Chunks received stay
+   readable, then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a
+   reset, which can take from it what was sent last: who has answered before all was read ends in stages:
+   psocket_shutdown, psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -508,8 +509,8 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
-   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64
+   bytes hold any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -533,12 +534,12 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   s has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection
+   waits); -1 if s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
-   none. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its
+   code, 0 if none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -549,53 +550,56 @@ PSOCKET_API const char *psocket_codename(int code);
 
 /* --- waiting ---------------------------------------------------------------------------------------------------- */
 
-/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or an error.
-   Never blocks. */
+/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or
+   an error. Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
-   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
-   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
-   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE)
+   would not answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0
+   when the time has passed, or an error. Drives connecting and handshaking, and returns events when that is
+   done. Too little for the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal
+   ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
-   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
-   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in:
+   the longest wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step
+   or the data call again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
-   at a time, but for psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered.
+   One thread at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
-   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
+   before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
+   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
-/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
-   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
+/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once
+   timeout_ms have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1:
+   nothing for now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a
+   signal has interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w,
+   if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
-/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
-   is removed from the poller leaves an entry of user NULL, events 0. */
+/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait.
+   Returns how many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is
+   reported once. What is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
-/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign
+   loop; -1 if the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -609,7 +613,7 @@ PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code);
 /* Milliseconds of the monotonic clock that timeouts are measured with. */
 PSOCKET_API int64_t psocket_now(void);
 
-/* Frees what the process shares (the default TLS settings). Only when no socket is left; never needed before exit. */
+/* Frees what the process shares (default TLS settings). Only when no socket is left; not needed before exit. */
 PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
@@ -632,7 +636,8 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>config
- * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os and >>lua.
+ * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os
+ * and >>lua.
  *================================================================================================*/
 
 #include <limits.h>
@@ -2852,10 +2857,10 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
  *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
- * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
- * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
- * once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
+ * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
+ * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
+ * is empty owns no memory once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2925,7 +2930,7 @@ static void psi_ring_relax(psi_ring *r)
     if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+/* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
 static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
     uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
@@ -2942,8 +2947,8 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
-   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page:
+   there the kernel's copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
@@ -2994,8 +2999,8 @@ static uint32_t psi_ring_front(const psi_ring *r, const void **data)
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
-   a header of its own without being touched. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the
+   rest can have a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
     uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
@@ -3030,7 +3035,7 @@ static void psi_ring_join(psi_ring *r, uint32_t n)
     else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
-/* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Puts a copy of n bytes, perhaps those just taken, in front of all. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
     uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
@@ -3065,9 +3070,9 @@ static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
     memset(r->seen, 0, sizeof r->seen);
 }
 
-/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter, or the one
-   after that, leaves out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
+/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not
+   there. The oldest chunks are joined as needed. What a search has been through in vain the next one for the
+   same delimiter, or the one after that, leaves out, so that byte by byte costs no more than all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
     const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
@@ -10007,8 +10012,9 @@ static void psi_watch_leave(psocket_watch *w)
 
 /*==================================================================================================
  * >>sock
- * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
- * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares.
+ * Nothing in this section waits; the blocking calls of >>public wait between its steps. Every function leaves
+ * the socket usable or ended.
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
@@ -10028,7 +10034,7 @@ enum psi_state {
     PSI_CLOSED       /* psocket_close ended them, likewise */
 };
 
-/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code of its end. */
 enum psi_end {
     PSI_FLOWS,       /* open */
     PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
@@ -10174,7 +10180,7 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
+/* Bytes have left: a send has its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
     for (; s; s = psi_sock_above(s))
@@ -10231,8 +10237,8 @@ static int psi_fd_finish(void *user, int *os)
     return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
-/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
-   away first, within reason. */
+/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last:
+   read it away first, within reason. */
 static void psi_fd_close(void *user)
 {
     psocket *s = (psocket *)user;
@@ -10357,8 +10363,8 @@ static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
 
 /*--- what goes out */
 
-/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
-   what it sent still ends as it would have. Returns what is to be answered. */
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in
+   that case what it sent still ends as it would have. Returns what is to be answered. */
 static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
     s->broken = code != PSOCKET_CLOSED;
@@ -10368,7 +10374,7 @@ static int psi_sock_cannot_put(psocket *s, int code, int os)
     return psi_sock_note(s, code, os);
 }
 
-/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
+/* Has sealed bytes, and what the transport holds, leave: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
     int os = 0;
@@ -10394,7 +10400,7 @@ static int psi_sock_flush(psocket *s)
     return psi_sock_cannot_put(s, (int)n, os);
 }
 
-/* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
+/* Seals n bytes as records of this type behind what waits in out. more: others follow before the flush. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
     psi_secure *t = s->of.tls;
@@ -10439,8 +10445,8 @@ static void psi_sock_relax(psocket *s)
     if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
 }
 
-/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
-   PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
+   0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
     psocket_poller *p = s->watch.poller;
@@ -10496,8 +10502,8 @@ static void psi_sock_decode(psocket *s)
     }
 }
 
-/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
-   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+/* How much to read when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: otherwise. */
 static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
 {
     const uint8_t *p = have < 5 ? NULL : r->buf + r->raw;
@@ -10508,8 +10514,8 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
-   read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than
+   the largest read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
     const psi_ring *r = &s->ring;
@@ -10541,7 +10547,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
-/* The stream has ended (code 0 or CLOSED) or broken. If sending found it broken first, the system has told its error already. */
+/* The stream has ended (code 0 or CLOSED) or broken. If sending found it so first, its error has been told. */
 static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
@@ -10552,8 +10558,8 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
     if (!s->broken) psi_sock_note(s, code, os);
 }
 
-/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
+/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the
+   ring is full; or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
     int os = 0, r;
@@ -10579,7 +10585,7 @@ static int psi_sock_fill(psocket *s)
 
 /*--- sending */
 
-/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. What
+/* Encrypts some of the data, less where memory is short: how many bytes, or what keeps it from that. What
    is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
@@ -10796,8 +10802,8 @@ static int psi_sock_too_late(psocket *s)
 
 /*--- handshaking */
 
-/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
-   closed already hears nothing more, but its alert is still to be read. */
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused
+   us and has closed already hears nothing more, but its alert is still to be read. */
 static int psi_sock_speak(psocket *s)
 {
     const uint8_t *p;
@@ -10936,8 +10942,8 @@ static int psi_sock_step(psocket *s)
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
-   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what
+   the transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
 static int psi_sock_ready(const psocket *s, int events)
 {
     const uint8_t *p;
@@ -10967,8 +10973,8 @@ static int psi_sock_told(psocket *s, int events)
     return events;
 }
 
-/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the transport does not
-   say. */
+/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the
+   transport does not say. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
@@ -11003,8 +11009,8 @@ static int psi_sock_polled(psocket *s, int event)
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
 }
 
-/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
-   error that is for recv to tell. */
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the
+   peer, or take an error that is for recv to tell. */
 static int psi_sock_readable(psocket *s)
 {
     int r = 1;
@@ -11014,15 +11020,15 @@ static int psi_sock_readable(psocket *s)
     return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
 }
 
-/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+/* Would one that sends not wait? step: what psi_sock_step answered; out of memory is for the call to tell. */
 static int psi_sock_writable(psocket *s, int step)
 {
     if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
     return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
-/* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
-   descriptor, fired: those that it did. */
+/* Carries on what is pending, and says which of events are ready then. known: those that the system would have
+   told of the descriptor, fired: those that it did. */
 static int psi_sock_look(psocket *s, int events, int known, int fired)
 {
     int before = s->state, step = psi_sock_step(s), ask;
@@ -11145,11 +11151,11 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
 
 /*==================================================================================================
  * >>poll
- * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
- * when the system has said something of it, or when the socket has done what the system cannot know. A look reports what
- * is known and has the system watch for the rest. Everything else sleeps in the system's own set, so a wait costs what is
- * ready, plus the logarithm of the number of watches for each time that is set. The system's interest is changed only when
- * it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there
+ * may be more), when the system has said something of it, or when the socket has done what the system cannot
+ * know. A look reports what is known and has the system watch for the rest. Everything else sleeps in the
+ * system's own set, so a wait costs what is ready, plus the logarithm of the number of watches for each time
+ * that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
 /* The socket that w is part of, NULL for what is foreign. */
@@ -11158,7 +11164,7 @@ static psocket *psi_poll_sock(psocket_watch *w)
     return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
-/* Is there something to look at of which the system may not tell: hot, or a socket handed out last, which may have more? */
+/* Is there something to look at that the system may not tell of: hot, or a socket handed out last? */
 static int psi_poll_busy(const psocket_poller *p)
 {
     int i = 0;
@@ -11219,8 +11225,8 @@ static int psi_poll_arm(psocket_watch *w, int ready)
     return r;
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. What it cannot watch for now is tried again in a
-   while, and told as ready then: an event too many, and nobody else waits for it. */
+/* Looks at a watch: reports what is ready, has the system watch for the rest. What it cannot watch for now is
+   tried again in a while, and told as ready then: an event too many, and nobody else waits for it. */
 static void psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
@@ -11236,8 +11242,8 @@ static void psi_poll_look(psocket_watch *w)
     psi_watch_times(w, w->due, psi_os_now() + 50);
 }
 
-/* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
+/* Looks at every watch that is hot now, as long as the array has room. A look may free others (an application's
+   transport may), so none is held on to: each is first moved behind `end`, where it may stay. */
 static void psi_poll_look_hot(psocket_poller *p, int room)
 {
     psi_link_in(&p->hot, &p->end);
@@ -11273,8 +11279,9 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be
+   watched that was not (output, a ring that was full), or has a time. (What was just handed out is looked at
+   anyway.) */
 static void psi_poll_tell(psocket_watch *w)
 {
     const psocket *s = psi_poll_sock(w);
@@ -11473,8 +11480,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
  * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
-   PSOCKET_SIGNAL; or an error. */
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it
+   earlier: PSOCKET_SIGNAL; or an error. */
 static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
@@ -11503,8 +11510,8 @@ static int psi_public_begin(psocket *s, int ok)
     return 0;
 }
 
-/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting;
-   0: that is the answer. The time of an operation begins with the first try that has to wait. */
+/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again,
+   after waiting; 0: that is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
 {
     int open = s->state >= PSI_OPEN; /* else psi_sock_step looks after the time */
@@ -11623,7 +11630,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     return r;
 }
 
-/* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
+/* Reads what to listen on into *a and (Unix-domain) *path, a part of address. NULL, or what is wrong. */
 static const char *psi_public_place(psi_addr *a, const char **path, const char *address, int port, int udp)
 {
     int there = port;
@@ -11660,8 +11667,8 @@ static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int
     return r;
 }
 
-/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram socket tells
-   without a connection: refused if nobody has it, the wrong type otherwise. */
+/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram
+   socket tells without a connection: refused if nobody has it, the wrong type otherwise. */
 static int psi_public_orphan(const psi_addr *a, const char *path)
 {
     psocket_fd fd;
@@ -11858,7 +11865,7 @@ PSOCKET_API int psocket_hasconnection(psocket *s)
 
 /*--- data */
 
-/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+/* Hands out what is left of a send, at first also what is empty: how many bytes in all, or what to answer. */
 static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
     int r = psi_public_settle(s);
@@ -11899,8 +11906,8 @@ static int psi_public_finish(psocket *s, int shut)
 PSOCKET_API int psocket_flush(psocket *s) { return psi_public_finish(s, 0); }
 PSOCKET_API int psocket_shutdown(psocket *s) { return psi_public_finish(s, 1); }
 
-/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
-   whatever has become of the socket. */
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can
+   be taken whatever has become of the socket. */
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
