@@ -293,7 +293,7 @@ typedef struct psocket_tls_options {
     size_t ticket_key_count;     /* at most 16 */
     int tickets;                 /* servers: tickets per TLS 1.3 connection; 0 means 2, -1 none, of TLS 1.2 neither */
     int session_cache;           /* sessions remembered; 0 means 256 by servers (TLS 1.2 session IDs) and 32 by clients, -1 none */
-    int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
+    int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's. Asked by calls on tls, and in handshakes */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
     int insecure_no_name;        /* verify the chain but not for whom it was issued */
@@ -467,7 +467,8 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls);
    PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
-/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. */
+/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. A poller reports the socket until that is
+   answered: psocket_poller_set(p, s, 0, ...) meanwhile. */
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
