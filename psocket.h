@@ -270,30 +270,34 @@ typedef struct psocket_certinfo {
 
 /* TLS settings. All zero: a client that trusts the system's store and verifies everything. */
 typedef struct psocket_tls_options {
-    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file, ca_dir replaces the system's store */
+    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file
+                                    and ca_dir replaces the system's store */
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits a request is shown */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION; it is not
-                                    asked again when a session is resumed (session_cache -1 and tickets -1: none is) */
-    const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
+    int decide;                  /* 1: the application has the last word on each peer's certificate,
+                                    PSOCKET_WANT_DECISION; it is not asked again when a session is resumed
+                                    (session_cache -1 and tickets -1: none is) */
+    const char *suites;          /* of TLS 1.3 and 1.2, by IANA's names, most wanted first, with colons between; NULL: all */
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
-    const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
+    const char *sigalgs;         /* the same for the signatures of handshakes: "ecdsa_secp256r1_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
-    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
-                                    them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096:
+                                    RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that
+                                    a fleet can share them. NULL: keys of the process, renewed every 12 hours and
+                                    accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
     int tickets;                 /* servers: tickets per TLS 1.3 connection; 0 means 2, -1 none, of TLS 1.2 neither */
-    int session_cache;           /* sessions remembered; 0 means 256 by servers (TLS 1.2 session IDs) and 32 by clients, -1 none */
-    int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's. Asked by calls on tls, and in handshakes */
+    int session_cache;           /* sessions remembered; 0: servers 256 (TLS 1.2 session IDs), clients 32; -1 none */
+    int64_t (*clock)(void *user); /* seconds since 1970 UTC, asked by calls on tls and in handshakes; NULL: the system's */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
     int insecure_no_name;        /* verify the chain but not for whom it was issued */
@@ -306,7 +310,7 @@ typedef struct psocket_tlsinfo {
     int suite;                   /* IANA cipher suite number */
     int resumed;                 /* 1 if an earlier session was resumed */
     int extended_master_secret;  /* 1 with RFC 7627, which TLS 1.3 does not need */
-    int group, sigalg;           /* IANA numbers of the key exchange's group and of the server's signature; 0 when resumed without */
+    int group, sigalg;           /* IANA numbers: the key exchange's group, the server's signature; 0 when resumed without */
     char group_name[16];         /* "x25519" */
     char sigalg_name[32];        /* "ecdsa_secp256r1_sha256" */
     char version_name[8];        /* "TLSv1.3" */
@@ -326,11 +330,11 @@ typedef struct psocket_question {
     psocket_certinfo peer;       /* decision: the peer's certificate, */
     const uint8_t *certificate;  /* its DER, */
     size_t certificate_len;
-    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that all else was
-                                    good, CERT_NAME says nothing of dates */
+    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that
+                                    all else was good, CERT_NAME says nothing of dates */
     size_t identity;             /* signature: which of the settings' identities is to sign, */
     int scheme;                  /* how (RFC 8446 4.2.3, in TLS 1.2, too), */
-    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest), "rsa_pkcs1_sha256" ... */
+    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest) ... */
     const char *hash_name;       /* "sha256", "sha384", "sha512" */
     const uint8_t *digest;       /* and what: the hash of the content */
     size_t digest_len;
@@ -493,8 +497,9 @@ PSOCKET_API int psocket_istls(const psocket *s);
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 
-/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
-   (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
+/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for
+   name (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may
+   be NULL). Does not block. */
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e);
 
 /* Stores what resumes a client's sessions (per server name, port and settings; tls NULL: the default settings) as bytes:
@@ -502,9 +507,10 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
    master secrets: keep them as safe as private keys. Thread-safe. */
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
 
-/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or, with
-   TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these settings verify otherwise (trust
-   anchors, pins, decide, insecure_*) or prove another identity than those that stored them. Thread-safe. */
+/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or,
+   with TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these
+   settings verify otherwise (trust anchors, pins, decide, insecure_*) or prove other identities than those that stored
+   them. Thread-safe. */
 PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len);
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
