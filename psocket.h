@@ -12331,6 +12331,12 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_PUSH_WHOLE(L, n) lua_pushnumber(L, n)
 #endif
 
+#ifdef PSOCKET_NO_TLS
+#define PSI_LUA_SET_TIME(tls, now) ((void)(tls))
+#else
+#define PSI_LUA_SET_TIME(tls, now) ((tls)->clock_user = (void *)(uintptr_t)(now))
+#endif
+
 #ifdef _WIN32
 #define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
 #else
@@ -12485,7 +12491,6 @@ typedef struct psi_lua_fifo {
 /* Made by tls and starttls. */
 typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
-    int64_t now;      /* what options.clock has said */
     int timeout;      /* of handshakes, in milliseconds; -1: the socket's */
 } psi_lua_settings;
 
@@ -13735,10 +13740,8 @@ static int psi_lua_answer_question(lua_State *L)
 
 /*--- TLS settings */
 
-static int64_t psi_lua_clock(void *user)
-{
-    return ((const psi_lua_settings *)user)->now;
-}
+/* What options.clock has said is in the pointer: the psocket_tls may outlive all that is Lua's. */
+static int64_t psi_lua_clock(void *now) { return (int64_t)(uintptr_t)now; }
 
 /* settings(options or nil, which argument that is, certificates or nil) */
 static int psi_lua_make_settings(lua_State *L)
@@ -13767,10 +13770,7 @@ static int psi_lua_make_settings(lua_State *L)
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     t->timeout = all.o.timeout_ms;
     all.t.error = &e;
-    if (all.clock) {
-        all.t.clock = psi_lua_clock;
-        all.t.clock_user = t;
-    }
+    if (all.clock) all.t.clock = psi_lua_clock;
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
     return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
@@ -13795,8 +13795,9 @@ static int psi_lua_asks(lua_State *L)
 {
     psi_lua_settings *t = psi_lua_settings_self(L);
     double now = (double)lua_tonumber(L, 2);
-    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15)) psi_lua_raise(L, "clock must return seconds since 1970");
-    if (lua_gettop(L) > 1) t->now = (int64_t)now;
+    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15 && now < (double)UINTPTR_MAX))
+        psi_lua_raise(L, "clock must return seconds since 1970");
+    if (lua_gettop(L) > 1) PSI_LUA_SET_TIME(t->tls, now);
     PSI_LUA_GETVALUE(L, 1);
     return 1;
 }
