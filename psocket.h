@@ -5378,8 +5378,8 @@ static int psi_read_has(psi_reader list, unsigned number)
     return 0;
 }
 
-/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of `before` bytes,
-   a vector of `least` bytes or more whose length takes `len` bytes (0: there is none), and `after` bytes. */
+/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
+   `before` bytes, a vector of `least` bytes or more, its length in `len` bytes (0: none), and `after` bytes. */
 typedef struct psi_shape {
     uint8_t size, min, before, len, least, after;
 } psi_shape;
@@ -5413,7 +5413,7 @@ static void psi_write_free(psi_writer *w)
     memset(w, 0, sizeof *w);
 }
 
-/* Room for n more bytes, at w->p + w->n: NULL if there is none. What was there before is wiped when it moves. */
+/* Room for n more bytes, at w->p + w->n: NULL if there is none. When it moves what was there is wiped. */
 static uint8_t *psi_write_room(psi_writer *w, size_t n)
 {
     psi_writer more = PSI_ZERO;
@@ -5519,7 +5519,8 @@ typedef psi_named psi_suite, psi_group, psi_scheme;
     { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
       PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
 #define PSI_SUITE13(name, number, bits, aead) \
-    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, \
+      5, PSI_REC_TAG + 1, 0 }
 #define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
 #define PSI_SIGN(name, number, kind, bits, curve, pss) \
     { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
@@ -5589,7 +5590,7 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     psi_write_close(w, at, 2);
 }
 
-/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
+/* The primitives this CPU is best at, found once: CPUID instructions trap on virtual machines. */
 typedef struct psi_primitives {
     const br_block_ctr_class *aes;
     br_ghash ghash;
@@ -5602,16 +5603,11 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-/* What BearSSL always has for a target needs no substitute, which is not linked then. */
-#if defined(__SSE2__) && defined(__x86_64__)
-#define PSI_HAS_SSE2 1
+/* There BearSSL always has both of these, and no substitutes are linked. */
+#if defined(__x86_64__) && defined(__SIZEOF_INT128__)
+#define PSI_HAS_FAST_CHACHA 1
 #else
-#define PSI_HAS_SSE2 0
-#endif
-#ifdef __SIZEOF_INT128__
-#define PSI_HAS_INT128 1
-#else
-#define PSI_HAS_INT128 0
+#define PSI_HAS_FAST_CHACHA 0
 #endif
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
@@ -5629,9 +5625,9 @@ static int psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
     code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
@@ -5709,8 +5705,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
-   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Makes the tag
+   of what is sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5810,15 +5806,14 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or 0. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
-    int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
-    if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
+    if (in->data[0] == PSI_REC_FATAL) return 0;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
-    return strict && alert != PSI_ALERT_CLOSE_NOTIFY && alert != PSI_ALERT_USER_CANCELED ? PSI_ALERT_DECODE_ERROR
-           : PSI_ALERT_NONE;
+    if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED) return 0;
+    return r->version == PSI_TLS13 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Does the peer keep sending records that bring nothing? */
@@ -5845,29 +5840,29 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
-   only (RFC 8449 4). */
+/* What is wrong with the content of a record, which may be hidden before padding: an alert, or 0. Limits are
+   for sealed ones only (RFC 8449 4); in TLS 1.3 only data may be empty (RFC 8446 5.1 and 5.4). */
 static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    size_t hidden = sealed && r->version == PSI_TLS13;
     if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
     if (hidden) {
         while (in->len && !in->data[in->len - 1]) in->len--;
         in->type = in->len ? in->data[--in->len] : 0;
         if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     }
-    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
+    return in->len || in->type == PSI_REC_APPDATA || r->version != PSI_TLS13 ? 0 : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
-/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
-   peer has no keys yet. */
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the
+   clear, that the peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
 {
     if (!r->in.suite) return 0;
     return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
 }
 
-/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+/* What is wrong with a header, as soon as that can be known: an alert, or 0. */
 static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
 {
     int type = p[0];
@@ -5877,7 +5872,7 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
         return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
-    return PSI_ALERT_NONE;
+    return 0;
 }
 
 static PSI_UNUSED const char *psi_rec_fault(int alert)
@@ -5887,8 +5882,8 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
            : "the peer sent a record of a type that does not belong there";
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, _MORE, _SKIP, or an
+   error, for psi_rec_explain. What is not meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
@@ -5900,7 +5895,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
     alert = psi_rec_header(r, p, len, sealed);
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
@@ -5910,13 +5905,13 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
-    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
-    if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, sealed);
-    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (sealed && ours) r->skip = 0;
+    alert = sealed ? PSI_ALERT_BAD_RECORD_MAC : PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (ours) alert = psi_rec_content(r, in, sealed);
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
-    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
+    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE,
+                          "the peer keeps sending records that bring nothing");
 }
 
 /* Bytes of a record that are not data. */
@@ -5960,8 +5955,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
- * and the key exchange. Secrets live in the structures of their owners, who wipe them.
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log
+ * of keys, and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
 #define PSI_HASH_MAX 64
@@ -5993,7 +5988,7 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     return count;
 }
 
-/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is zeros as long as the hash. */
 static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
@@ -6003,7 +5998,7 @@ static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t
     psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+/* HKDF-Expand-Label (RFC 8446 7.1): up to 255 blocks, each the HMAC of the last, the info, and a counter. */
 static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
@@ -6122,8 +6117,8 @@ static void psi_key_update(psi_key *k)
 
 /* --- transcript ----------------------------------------------------------- */
 
-/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
-   signature of TLS 1.2 over them, which may take another hash. */
+/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is
+   set, for a signature of TLS 1.2 over them, which may take another hash. */
 typedef struct psi_transcript {
     br_hash_compat_context hash; /* vtable NULL: not known yet */
     psi_writer bytes;
@@ -6171,18 +6166,12 @@ static void psi_transcript_retry(psi_transcript *t, int hash)
 /* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
 static void psi_keys_log(const char *label, const uint8_t random[32], const uint8_t *secret, size_t n)
 {
-    static const char hex[] = "0123456789abcdef";
     char line[40 + 64 + 1 + 2 * PSI_REC_SECRET + 1];
     int at = snprintf(line, 40, "%s ", label);
-    char *p = line + at;
     size_t i;
-    for (i = 0; i < 32 + n; i++) {
-        unsigned b = i < 32 ? random[i] : secret[i - 32];
-        if (i == 32) *p++ = ' ';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
-    }
-    *p = 0;
+    for (i = 0; i < 32 + n; i++)
+        at += snprintf(line + at, sizeof line - (size_t)at, i == 32 ? " %02x" : "%02x",
+                       i < 32 ? random[i] : secret[i - 32]);
     PSOCKET_KEYLOG(line);
     psi_wipe(line, sizeof line);
 }
@@ -6207,8 +6196,8 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
-   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0
+   or PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -6232,8 +6221,8 @@ static int psi_kex_make(psi_kex *x, const psi_group *group)
     return PSOCKET_NO_ENTROPY;
 }
 
-/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
-   point of the curve, or of so small an order that the secret would be zero (RFC 7748 6.1). The key is wiped. */
+/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value; the key is wiped. Returns its
+   length; 0 if that is no point of the curve, or of so small an order that it would be zero (RFC 7748 6.1). */
 static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -7245,8 +7234,8 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
     return NULL;
 }
 
-/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
-   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+/* The digest of what a side's signature covers, and its length: TLS 1.2's of a server its key exchange, of a
+   client all messages so far (RFC 5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). */
 static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
     uint8_t text[98 + PSI_HASH_MAX];
@@ -7263,7 +7252,8 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
 /* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
 static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
 {
-    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
+    int hash = leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID;
+    return psi_keys_digest(hash, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7292,8 +7282,8 @@ static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
     return 0;
 }
 
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt.
+   The length, 0 if the key cannot. */
 static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                             const uint8_t *salt, uint8_t *out)
 {
@@ -7309,8 +7299,8 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to
+   make it, it is asked, and the message is written again with its answer, once that has been verified. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
@@ -7448,8 +7438,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
                        psocket_strerror(code));
 }
 
-/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
-   that cannot be used is told later. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered
+   (RFC 8422 5.1); one that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = PSI_IS13(h);
@@ -7494,8 +7484,8 @@ static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
     return 0;
 }
 
-/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
-   1.2's; none: any. */
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate
+   types are TLS 1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
     size_t i, k;
@@ -7549,9 +7539,9 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 /*==================================================================================================
  * >>session
- * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches of clients
- * and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards
- * them.
+ * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches
+ * of clients and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the
+ * caches; their lock guards them.
  *================================================================================================*/
 
 #define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
@@ -7567,8 +7557,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
-   certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7691,7 +7681,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->sigalg = (int)s.scheme;
     out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
     out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
-    snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    memcpy(out->version_name, out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2", sizeof out->version_name);
     psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
     psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
     psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
@@ -7829,8 +7819,8 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* --- tickets -------------------------------------------------------------- */
 
-/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
-   alone, the session, encrypted, and the tag. */
+/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for
+   this ticket alone, the session, encrypted, and the tag. */
 enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 typedef struct psi_ticket_key {
@@ -7838,14 +7828,15 @@ typedef struct psi_ticket_key {
     psi_secret secret;
 } psi_ticket_key;
 
-static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
-                             int encrypt, uint8_t *tag)
+/* The session is of n bytes. */
+static void psi_ticket_crypt(const psi_ticket_key *k, uint8_t *ticket, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_reader part = psi_read_of(ticket, PSI_TICKET_HEAD);
     psi_keys_mac(&k->secret, &part, 1, once);
-    psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_prim.poly(once, nonce, ticket + PSI_TICKET_HEAD, n, ticket, PSI_TICKET_HEAD, tag, psi_prim.chacha,
+                  encrypt);
     psi_wipe(once, sizeof once);
 }
 
@@ -7861,8 +7852,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
-   which is no reason. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has
+   an earlier time, which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7890,25 +7881,22 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    psi_ticket_key key = PSI_ZERO;
-    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
-    uint32_t at = psi_write_open(w, 2), body;
-    int code;
+    uint8_t random[PSI_TICKET_HEAD - PSI_TICKET_ID], tag[PSI_REC_TAG];
+    uint32_t at = psi_write_open(w, 2);
+    const psi_ticket_key *key;
+    int code = psi_os_entropy(random, sizeof random);
     psi_os_lock(&tls->lock);
-    code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
-    psi_os_unlock(&tls->lock);
-    memcpy(head, key.id, PSI_TICKET_ID);
-    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
+    if (!code) code = psi_ticket_renew(tls, now);
     if (!code) {
-        psi_write(w, head, PSI_TICKET_HEAD);
-        body = w->n;
+        key = (const psi_ticket_key *)(const void *)tls->ticket_keys.p;
+        psi_write(w, key->id, sizeof key->id);
+        psi_write(w, random, sizeof random);
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(key, w->p + at, w->n - at - PSI_TICKET_HEAD, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(&key, sizeof key);
+    psi_os_unlock(&tls->lock);
     return !code && !w->failed;
 }
 
@@ -7916,7 +7904,7 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    psi_ticket_key key = PSI_ZERO;
+    const psi_ticket_key *key;
     uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
@@ -7925,22 +7913,23 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
-        memcpy(&key, keys->p + at, sizeof key);
-        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
+        key = (const psi_ticket_key *)(const void *)(keys->p + at);
+        if (memcmp(key->id, ticket.p, PSI_TICKET_ID)) continue;
+        psi_write(&w, ticket.p, ticket.n);
+        if (!w.n) break;
+        psi_ticket_crypt(key, w.p, n, 0, tag);
+        if (psi_rec_equal(tag, w.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+            s = psi_session_new(psi_read_of(w.p + PSI_TICKET_HEAD, n));
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
-        s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
 
 /* --- clients -------------------------------------------------------------- */
 
-/* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
+/* Finds a session to offer; of TLS 1.3 but once, lest two connections be linked by it (RFC 8446 C.4). */
 static void psi_session_recall(psi_hs *h)
 {
     psocket_tls *tls = h->tls;
@@ -7963,7 +7952,7 @@ static void psi_session_recall(psi_hs *h)
     h->session = s;
 }
 
-/* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
+/* Forgets the session that was offered, which may have caused a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
     psi_session *s = h->session;
@@ -8855,7 +8844,7 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
     int fault = psi_rec_alert_fault(h->rec, in), code = PSOCKET_TLS_ALERT, alert = in->len == 2 ? in->data[1] : 0;
     const char *hint;
-    if (fault != PSI_ALERT_NONE) return psi_hs_bad(h, fault, "alert is malformed");
+    if (fault) return psi_hs_bad(h, fault, "alert is malformed");
     if (alert == PSI_ALERT_CLOSE_NOTIFY)
         return psi_hs_fail(h, code, alert, "the %s closed the connection during the handshake", psi_hs_peer(h));
     if (in->data[0] == PSI_REC_WARNING) return 0;
@@ -9225,26 +9214,25 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    int kind = psi_rec_open(r, p, n, in), alert = 0;
     const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
         why = "the peer sent a malformed alert";
-        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
-        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (!alert && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (!alert && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
         alert = psi_late_messages(r, in);
-        if (!alert) alert = PSI_ALERT_NONE;
         why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     } else if (in->len) {
         return PSI_REC_DATA;
     }
-    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    if (alert) kind = psi_rec_refuse(in, alert, why);
     in->len = 0;
     return kind;
 }
@@ -9419,7 +9407,6 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
-    if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
@@ -9531,7 +9518,7 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     return code;
 }
 
-/* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
+/* The process's default client settings, made at first use: all of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
 /* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
@@ -9578,7 +9565,6 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
                              "the certificate chain", &verdict);
-        if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
@@ -9622,8 +9608,8 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a server whose
-   newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
+/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a
+   server whose newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
     psi_session s = PSI_ZERO;
@@ -9652,7 +9638,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     const uint8_t *p = (const uint8_t *)data;
     uint8_t digest[32];
     int code;
-    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
+    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, 8)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
     code = psi_tls_meant(&tls, NULL);
@@ -9730,7 +9716,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
+/*--- in place of the sections above: only psi_tls_meant and the settings are ever reached, and refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -10065,7 +10051,7 @@ typedef struct psi_dial {
     int64_t next_at;
     psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
     const psi_role *role;   /* of one; NULL: there can be none */
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    struct { psocket_fd fd; const psi_addr *to; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     psocket_error why;      /* each address that failed, and its reason */
 } psi_dial;
@@ -10086,8 +10072,7 @@ typedef struct psi_secure {
     psi_rec *rec;        /* until the socket ends */
     psi_tlsinfo *info;   /* what was agreed on */
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + at .. out + len. NULL: none, all 0 */
-    uint32_t at, len;
-    unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
+    uint32_t at, len, cap;
 } psi_secure;
 
 /* What is used most comes first: short offsets are short code. */
@@ -10158,7 +10143,7 @@ static int psi_is_wait(ptrdiff_t r)
 /* Or for anything at all? */
 static int psi_is_want(ptrdiff_t r)
 {
-    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+    return psi_is_wait(r) || (PSI_TLS && (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE));
 }
 
 static void psi_lower_ms(int *ms, int64_t left)
@@ -10316,7 +10301,7 @@ static void psi_sock_out_free(psocket *s)
     if (!psi_sock_unsent(s)) return;
     psi_free(s->of.tls->out);
     s->of.tls->out = NULL;
-    s->of.tls->at = s->of.tls->len = s->of.tls->log = 0;
+    s->of.tls->at = s->of.tls->len = s->of.tls->cap = 0;
 }
 
 static void psi_dial_free(psi_dial *d)
@@ -10414,14 +10399,12 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
 {
     psi_secure *t = s->of.tls;
     size_t room = t->len + psi_hs_room(t->rec, type, n);
-    if (room > (size_t)1 << t->log) {
-        unsigned log = 0;
-        uint8_t *out;
-        while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)psi_realloc(t->out, t->len, more ? (size_t)1 << log : room);
+    if (room > t->cap) {
+        size_t cap = more ? 2 * room : room;
+        uint8_t *out = (uint8_t *)psi_realloc(t->out, t->len, cap);
         if (!out) return PSOCKET_NOMEM;
         t->out = out;
-        t->log = log;
+        t->cap = (uint32_t)cap;
     }
     t->len += (uint32_t)psi_hs_put(t->rec, type, data, n, t->out + t->len);
     return 0;
@@ -10666,9 +10649,8 @@ static int psi_sock_finish(psocket *s)
 /*--- dialling: RFC 8305 section 5 */
 
 /* This address has failed: adds it and its reason to the sentence. */
-static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+static void psi_dial_failed(psi_dial *d, const psi_addr *a, int code, int os)
 {
-    const psi_addr *a = &d->names->addrs[index];
     psocket_error *e = &d->why;
     const char *by = e->code ? "; " : ": ";
     char where[80] = "";
@@ -10686,12 +10668,12 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
-    s->peer = d->names->addrs[d->tries[i].index];
+    s->peer = *d->tries[i].to;
     psi_sock_on_fd(s, d->tries[i].fd, s->peer.family, &psi_transport_fd);
     d->tries[i].fd = -1;
     s->of.role = d->role;
     s->due[0] = 0;
-    if (d->hs) {
+    if (PSI_TLS && d->hs) {
         s->of.hs = d->hs;
         s->state = PSI_HANDSHAKING;
         psi_sock_clock(s, 0);
@@ -10717,13 +10699,18 @@ static int psi_dial_try(psocket *s, int64_t now)
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (!r || r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
-        d->tries[d->live++].index = d->next++;
+        d->tries[d->live++].to = a;
+        d->next++;
         d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
         return r != 0;
     }
     psi_os_close(fd);
-    if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
-    else psi_dial_failed(d, d->next++, r, os);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells of room */
+        d->next_at = now + 20;
+        return 0;
+    }
+    psi_dial_failed(d, a, r, os);
+    d->next++;
     return 0;
 }
 
@@ -10768,7 +10755,7 @@ static int psi_dial_step(psocket *s)
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(d, d->tries[i].index, code, os);
+        psi_dial_failed(d, d->tries[i].to, code, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
@@ -10798,23 +10785,16 @@ static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
     int i = 0;
-    if (!d) {
+    if (PSI_TLS && !d) {
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
     if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
-    do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    do psi_dial_failed(d, d->live ? d->tries[i].to : &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0); while (++i < d->live);
     return psi_dial_lost(s);
 }
 
 /*--- handshaking */
-
-/* The transport failed in the midst of a handshake. */
-static int psi_sock_hangs_up(psocket *s, int code, int os)
-{
-    if (code == PSOCKET_TRUNCATED) return psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
-    return psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
-}
 
 /* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
    closed already hears nothing more, but its alert is still to be read. */
@@ -10828,21 +10808,12 @@ static int psi_sock_speak(psocket *s)
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
             int code = psi_sock_cannot_put(s, (int)put, os);
-            psi_sock_hangs_up(s, code, os);
             if (code != PSOCKET_RESET) return code;
             put = (ptrdiff_t)n;
         }
         psi_hs_sent(s->of.hs, (size_t)put);
     }
     return 0;
-}
-
-/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
-static int psi_sock_hear(psocket *s)
-{
-    int r = psi_sock_fill(s);
-    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
 /* The handshake is over. 0, or PSOCKET_NOMEM, which ends s. */
@@ -10861,6 +10832,17 @@ static int psi_sock_secured(psocket *s)
     return 0;
 }
 
+/* The handshake has failed, by the transport's fault if that has ended. Returns code. */
+static int psi_sock_unsecured(psocket *s, int code)
+{
+    int os = s->error ? s->error->os_error : 0;
+    if (code == s->end_in && code == PSOCKET_TRUNCATED)
+        psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
+    else if (code == s->end_in || code == s->end_out)
+        psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
+    return psi_sock_end(s, code);
+}
+
 /* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
@@ -10869,17 +10851,16 @@ static int psi_sock_handshake(psocket *s)
         psocket_error e = PSI_ZERO;
         uint32_t fed = 0;
         int status = psi_sock_speak(s);
-        if (!status) {
-            status = psi_hs_status(s->of.hs, &e);
-            if (status == 0) return psi_sock_secured(s);
-            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
-        }
+        if (!status && (status = psi_hs_status(s->of.hs, &e)) == 0) return psi_sock_secured(s);
         if (status == PSOCKET_WANT_READ) {
             if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->of.hs, r->buf + r->raw, r->tail - r->raw);
             r->raw += fed;
-            if (fed || (status = psi_sock_hear(s)) == 1) continue;
+            if (fed || (status = psi_sock_fill(s)) == 1) continue;
         }
-        return psi_is_want(status) ? status : psi_sock_end(s, status);
+        if (psi_is_want(status)) return status;
+        if (!e.code) return psi_sock_unsecured(s, status);
+        psi_sock_note_error(s, &e);
+        return psi_sock_end(s, status);
     }
 }
 
@@ -11253,16 +11234,19 @@ static int psi_poll_look(psocket_watch *w)
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
+   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. 0, or
+   the first error: one that fails silences no other. */
 static int psi_poll_look_hot(psocket_poller *p, int room)
 {
     int r = 0;
     psi_link_in(&p->hot, &p->end);
-    while (p->hot.next != &p->end && p->given_count < room && !r) {
+    while (p->hot.next != &p->end && p->given_count < room) {
         psi_link *first = p->hot.next;
+        int e;
         psi_link_out(first);
         psi_link_in(&p->hot, first);
-        r = psi_poll_look((psocket_watch *)(void *)first);
+        e = psi_poll_look((psocket_watch *)(void *)first);
+        if (!r) r = e;
     }
     psi_link_out(&p->end);
     return r;
@@ -11324,8 +11308,7 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-    if (r) return r;
+    int i, n, e, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
@@ -11338,7 +11321,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
         w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
-    if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
+    if (n && (e = psi_poll_look_hot(p, PSI_EVENTS)) != 0) r = e;
     if (p->given_count) return r;
     *now = psi_os_now();
     psi_poll_times(p, *now);
@@ -11958,9 +11941,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
-    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
-        if (s->state < PSI_OPEN) r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) { /* not as psi_public_gather, which believes the poller */
+        r = psi_public_settle(s);
+        if (!r) r = psi_sock_fill(s);
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
