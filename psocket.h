@@ -5679,10 +5679,10 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+/* Overwrites what BearSSL's AES leaves on the stack: round keys, 120 words where it has no instructions for them. */
 static PSI_APART void psi_key_scrub(void)
 {
-    uint8_t left[1280];
+    uint8_t left[160 * sizeof(void *)];
     psi_wipe(left, sizeof left);
 }
 
