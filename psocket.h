@@ -5380,9 +5380,9 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    for (; list.n > 1; list = psi_x509_after(list, 2))
-        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
-    return 0;
+    size_t i = 0;
+    while (i + 1 < list.n && ((unsigned)list.p[i] << 8 | list.p[i + 1]) != number) i += 2;
+    return i + 1 < list.n;
 }
 
 /* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
@@ -5616,13 +5616,14 @@ static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 #else
 #define PSI_HAS_FAST_CHACHA 0
 #endif
+#define PSI_WIDE(of_64, of_32) (sizeof(void *) >= 8 ? (of_64) : (of_32))
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
 static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8, code;
+    int code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5630,14 +5631,14 @@ static int psi_rec_prepare(void)
         p->ghash = br_ghash_pclmul_get();
         if (!p->ghash) p->ghash = br_ghash_pwr8_get();
         p->fast_aes = aes && p->ghash;
-        if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+        if (!p->ghash) p->ghash = PSI_WIDE(br_ghash_ctmul64, br_ghash_ctmul32);
         p->chacha = br_chacha20_sse2_get();
         if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
-        p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = PSI_WIDE(br_poly1305_ctmul_run, br_poly1305_ctmul32_run);
+        p->aes = aes ? aes : PSI_WIDE(&br_aes_ct64_ctr_vtable, &br_aes_ct_ctr_vtable);
     }
-    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
+    code = p->chacha && p->poly ? 0 : (int)PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
     return code;
 }
