@@ -1,5 +1,5 @@
-/* A hello of TLS 1.3 made by hand: lower bounds of vectors (RFC 8446 4.2.8 and 4.2.11), and what has to be there when no PSK
- * can be used (4.2.3). And a request with what is for other messages (4.2). */
+/* Hellos of TLS 1.3. Made by hand: lower bounds of vectors (RFC 8446 4.2.8 and 4.2.11), and what has to be there when no PSK
+ * can be used (4.2.3). A request with what is for other messages (4.2). Second hellos. */
 #include "tls/wire.h"
 
 static void extension(kit_bytes *x, int type, const void *p, size_t n)
@@ -63,12 +63,13 @@ TEST(empty_shares)
     CHECK_INT(answer(1, "\0\4\x5a\x5a\0\0", 6, 999), 50);
 }
 
+/* An empty binder is malformed; one that is only too short may be of a ticket that we know, and is then wrong. */
 TEST(short_binders)
 {
-    static const size_t bad[] = {0, 1, 16, 31}, good[] = {32, 48, 255};
+    static const size_t good[] = {1, 31, 32, 48, 255};
     size_t i;
-    for (i = 0; i < 4; i++) CHECK_INT(answer(1, share, sizeof share, bad[i]), 50);
-    for (i = 0; i < 3; i++) CHECK_INT(answer(1, share, sizeof share, good[i]), 0);
+    CHECK_INT(answer(1, share, sizeof share, 0), 50);
+    for (i = 0; i < 5; i++) CHECK_INT(answer(1, share, sizeof share, good[i]), 0);
 }
 
 TEST(no_signature_algorithms)
@@ -119,4 +120,57 @@ TEST(misplaced_in_a_request)
     }
     psocket_tls_free(client);
     psocket_tls_free(server);
+}
+
+static psocket_tls *made(const char *identity, const char *groups, size_t most, const char *protocol)
+{
+    kit_settings s;
+    psocket_tls *tls;
+    memset(&s, 0, sizeof s);
+    kit_ca(&s, "ca.pem");
+    if (identity) kit_identity(&s, identity);
+    s.opt.groups = groups;
+    s.opt.max_fragment = most;
+    s.opt.alpn = &protocol;
+    s.opt.alpn_count = protocol != NULL;
+    tls = kit_make(&s);
+    kit_done(&s);
+    return tls;
+}
+
+/* Unprotected messages are not subject to record_size_limit (RFC 8449 4): a second hello comes before the server has told it. */
+TEST(no_limit_for_a_second_hello)
+{
+    size_t most;
+    kit_version = 0x0304;
+    for (most = 64; most <= 512; most *= 2) {
+        psocket_tls *server = made("ec", "secp384r1", most, NULL), *client = made(NULL, NULL, 16384, NULL);
+        REQUIRE(server && client);
+        kit_good(client, server, "localhost", 100000, NULL, NULL);
+        psocket_tls_free(server);
+        psocket_tls_free(client);
+    }
+}
+
+/* What a first hello said counts no more when the second one does not say it. */
+TEST(a_second_hello_counts)
+{
+    psocket_tls *server, *client;
+    psocket_tlsinfo info = {0};
+    kit_ends p;
+    kit_version = 0x0304;
+    server = made("ec", "secp384r1", 0, "h2");
+    client = made(NULL, NULL, 0, "h2");
+    REQUIRE(server && client);
+    REQUIRE(kit_begin(&p, client, server, "localhost"));
+    client->alpn.n = 0; /* such a client is none of ours */
+    psi_sock_hs(p.client->s)->is_address = 1; /* no server_name */
+    kit_run(p.client, p.server, 100000);
+    CHECK_INT(p.server->status, 0);
+    CHECK_INT(psocket_gettlsinfo(p.server->s, &info), 0);
+    CHECK_STR(info.alpn, "");
+    CHECK_STR(info.server_name, "");
+    kit_end_both(&p);
+    psocket_tls_free(server);
+    psocket_tls_free(client);
 }
