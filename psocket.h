@@ -2878,7 +2878,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
  * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
  * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
- * is empty owns no memory once psi_ring_relax has run.
+ * is empty owns no memory once psi_sock_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2940,12 +2940,6 @@ static void psi_ring_free(psi_ring *r)
 static int psi_ring_idle(const psi_ring *r)
 {
     return r->head == r->end && r->raw == r->tail;
-}
-
-/* Gives the memory back if nothing is in it. */
-static void psi_ring_relax(psi_ring *r)
-{
-    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
 /* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
@@ -10456,15 +10450,15 @@ static void psi_sock_relax(psocket *s)
 {
     psocket_poller *p = s->watch.poller;
     psi_ring *r = &s->ring;
-    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
+    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    if (!r->buf || !psi_ring_idle(r)) return;
+    if (p && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
         r->buf = NULL;
-        psi_ring_free(r);
     }
-    psi_ring_relax(r);
-    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    psi_ring_free(r);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
