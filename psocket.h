@@ -583,7 +583,7 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
    before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
-   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   poller: PSOCKET_BUSY. What the system refuses is taken out. psocket_poller_wait drives connecting
    and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
