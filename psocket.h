@@ -3403,9 +3403,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
-   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
-   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst
+   (4 checks of P-256 each): 40; the rest is for wrong turns. Comparing two names takes 0.05 us for each 64
+   bytes, and a certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
 #define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
@@ -3413,8 +3413,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
 
-/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of NULL there, and
-   so does what is read from that: it is enough to look at the end. */
+/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of
+   NULL there, and so does what is read from that: it is enough to look at the end. */
 typedef struct psi_x509_span {
     const uint8_t *p;
     size_t n;
@@ -3497,7 +3497,7 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
     return in->p ? all : *in;
 }
 
-/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
+/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER in its only form (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
     int starts = 1;
@@ -3561,8 +3561,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
-   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves
+   are in BearSSL's order. Extensions stand together, those that say what a key may do first. */
 #define PSI_X509_OIDS(X) \
     X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
     X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
@@ -3653,7 +3653,7 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
     return 0;
 }
 
-/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+/* The shape of what is in an element if the shape around does not tell it; NULL if it has none. */
 static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 {
     int id;
@@ -3723,13 +3723,14 @@ static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int lette
     return all;
 }
 
-/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
-   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
-   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
-   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
-   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
-   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
-   whatever type, e any element, with its header, . all that follows. */
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which )
+   ends. ? is before what may be missing, + before what is there once or more, up to the end, = before what goes
+   to the next place of *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an
+   INTEGER, u one of 0 or more without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of
+   whole bytes, s an OCTET STRING, o an OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText
+   (RFC 5280 4.2.1.4), n a Name, g a GeneralName, r what bounds such names, q a policy's qualifier, whose
+   identifier is stored if unknown, x y z [0] to [2] of whatever type, e any element, with its header, . all
+   that follows. */
 static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
 {
     while (*shape && *shape != ')') {
@@ -3787,8 +3788,8 @@ static uint32_t psi_x509_name_hash(psi_x509_span name)
     return hash | 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in
+   the two ways of Unicode, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
@@ -3809,9 +3810,9 @@ static int psi_x509_folded(psi_x509_span *s)
     return c;
 }
 
-/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
-   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
-   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the
+   bytes: an authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new
+   one (RFC 5280 4.1.2.4), and what it issued before names it in the old way; others write the constraints. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
     psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
@@ -3889,8 +3890,8 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
-   number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form,
+   whose first number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
@@ -3930,8 +3931,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ------------------------------------------------ */
 
-/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
-   digits would be an IP address to others. *.name is one only if wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last
+   label of digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
     size_t n, i;
@@ -3982,8 +3983,8 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
-   in both forms. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped
+   address is named in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
@@ -4029,10 +4030,11 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
-   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
-   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
-   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins
+   only tells more than one that failed at an issuer, and that more than one that ended. Of flaws, a
+   certificate's own, the gravest is kept, of its kind the first: they matter if a signature by its issuer
+   counts; unless it is trusted itself; whenever its key is used; always; and of the last not even subject or
+   key could be read. */
 enum {
     PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
     PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
@@ -4114,7 +4116,7 @@ typedef struct psi_x509_cert {
     psi_x509_alg alg;
     psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int usage, extended; /* key usage and extended key usage bits; -1, all of them, if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
     int flaw;                      /* PSI_RULE_* */
     psi_x509_span flawed;          /* the extension that it is about */
@@ -4216,7 +4218,8 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
-    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) ||
+               !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
         psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
@@ -4248,13 +4251,13 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
-   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody asks for policies: any will do, and how they
+   map or what anyPolicy means changes nothing; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
-        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
-        "(+(og))"
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))",
+        "=(.)", "u", "(+(og))"
     };
     psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
     int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
@@ -4285,7 +4288,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->bounds[1] = v[1];
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
-    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
+    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the path, the second asks nothing of us */
         psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
@@ -4304,7 +4307,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
 static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
     psi_x509_span v[3]; /* identifier, critical, value */
-    int left = PSI_X509_LIST, critical, id, known, before;
+    int left = PSI_X509_LIST, critical, id, known, rule, before;
     if (!list.n) list = psi_x509_none;
     while (list.n) {
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
@@ -4314,8 +4317,8 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
         psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
-                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        rule = critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION;
+        psi_x509_demand(c, rule, !known || psi_x509_read_extension(c, id, v[2], critical));
         if (c->flaw != before) c->flawed = v[0];
     }
     psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
@@ -4404,7 +4407,8 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 }
 
 /* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em,
+                               size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
     psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
@@ -4442,9 +4446,10 @@ static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_
     return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
-   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
-static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length.
+   Of ECDSA it has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest,
+                           psi_x509_span sig)
 {
     size_t len = psi_x509_hash_len(alg->hash), n;
     psi_x509_span v[2]; /* r, s */
@@ -4452,8 +4457,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     if (alg->kind == PSI_X509_PKCS1)
-        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
-               memcmp(digest, raw, len) == 0;
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa,
+                                               raw) == 1 && memcmp(digest, raw, len) == 0;
     n = psi_x509_curve_bytes(c->key.key.ec.curve);
     if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
     memcpy(raw + n - v[0].n, v[0].p, v[0].n);
@@ -4463,8 +4468,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
 
 /* --- PEM ------------------------------------------------------------------ */
 
-/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. BEGIN starts a line; blanks, a byte order mark and the dashes of a glued file may stand before it. */
+/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END
+   does not match. BEGIN starts a line, but for blanks, a byte order mark and the dashes of a glued file. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
     const uint8_t *p, *text = in->p;
@@ -4482,7 +4487,8 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0)
+        return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4512,10 +4518,10 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
         }
     }
     held &= (1u << bits) - 1;
-    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes 2 bits, one */
 }
 
-/* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
+/* DER starts with a SEQUENCE: in the long form, as no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_seq(s).p;
@@ -4540,8 +4546,8 @@ static void psi_x509_chain_free(psi_x509_chain *c)
 enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
-   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
-   read: PSOCKET_TLS_PEM. */
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one
+   that can be read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
     size_t size = c->count * sizeof *c->certs, i;
@@ -4552,7 +4558,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4597,8 +4604,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
     return good ? 0
-        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a plain "
-                  "one of a TRUSTED CERTIFICATE)", name);
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a "
+                  "plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* --- private keys --------------------------------------------------------- */
@@ -4629,7 +4636,8 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     psi_x509_span v[FIELDS];
     int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
     if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
-    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
+    for (i = N; i < REST; i++)
+        ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
@@ -4654,9 +4662,9 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
-    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return PSI_X509_CURVES;
-    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    ok = ok && PSI_X509_IS(v[VERSION], "\1") && d->n && (!curve || named == curve);
+    if (ok && !named) return PSI_X509_CURVES;
+    if (!ok || d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->point = v[PUBLIC];
     k->ec.curve = named;
@@ -4671,7 +4679,7 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
@@ -4701,7 +4709,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
         r = psi_x509_pem_next(&in, &label, &body);
     if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
     if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n || (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n ||
+        (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
         return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
@@ -4714,8 +4723,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
-   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers,
+   which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
     uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
@@ -4748,8 +4757,8 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
-   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong
+   together too (RFC 8017 3.2): a damaged key would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -4824,7 +4833,7 @@ static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psock
     return r;
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
+/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. A system without anchors may get some. */
 static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
 {
     psi_x509_chain *anchors = &psi_x509_system.anchors;
@@ -4858,7 +4867,7 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
-    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
+    int64_t until;       /* is lowered to the end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
@@ -4883,8 +4892,8 @@ static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
     return 0;
 }
 
-/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
-   base with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
+/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded one if any name it covers is. A
+   leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
 static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int excluded)
 {
     psi_x509_span rest;
@@ -4899,8 +4908,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
-   form too, in whichever of them it is written. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes
+   its IPv6 form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
     size_t i, n = base.n / 2;
@@ -4922,8 +4931,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return i == from.n && i == ip.n;
 }
 
-/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
-   told, and a name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span list, base;
@@ -4989,18 +4998,19 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     return w->edges[i].good = good;
 }
 
-/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is
+   used before it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
     size_t k, pins = w->q->pin_count;
     uint8_t digest[32];
-    int i, good, pinned = pins == 0;
+    int i, good, rule, pinned = pins == 0;
     for (i = depth; i > 0; i--) {
         const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
         good = psi_x509_edge(w, issuer, child, 1);
         if (good < 0) return 0;
-        if (!good) return psi_x509_fail(w, psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY, child);
+        rule = psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY;
+        if (!good) return psi_x509_fail(w, rule, child);
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
@@ -5017,16 +5027,17 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). Anchors of version 1 cannot
+   tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0;
-    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+    if (c->subject.n <= 2 || !(c->usage & PSI_X509_KU_CERT_SIGN) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    if (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU)) return PSI_RULE_NONE;
     return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
@@ -5060,8 +5071,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
-   identifier. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits
+   by its key identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5088,7 +5099,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks at a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5096,9 +5107,10 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
     if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
-        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
+        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1)
+            return PSI_RULE_NO_POINT;
     }
-    return c->usage < 0 || (c->usage & PSI_X509_KU_SIGN) ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
+    return c->usage & PSI_X509_KU_SIGN ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
 }
 
 /* The rule that the peer's own certificate breaks as such. */
@@ -5107,13 +5119,13 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     psi_x509_host host;
     int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
+    if (!(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
 }
 
-/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
+/* The verdict: w->rule and w->culprit. The name and dates are reported only if the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
@@ -5137,7 +5149,7 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, unsupported_ */
         {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
         {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
         {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
@@ -5245,7 +5257,7 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     return r;
 }
 
-/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+/* Can the key of the peer's own certificate be used, whatever was decided? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
     int rule = psi_x509_key_rule(leaf);
