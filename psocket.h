@@ -3854,15 +3854,6 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *p, size_t size)
-{
-    psi_x509_text t = PSI_ZERO;
-    t.p = p;
-    t.size = size;
-    *p = 0;
-    return t;
-}
-
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -4381,7 +4372,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
+    *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
@@ -5211,8 +5203,9 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 {
     int code = psi_x509_rules[rule].code;
     char what[sizeof e->text], whose[200];
-    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
+    *whose = 0;
     if (rule == PSI_RULE_NAME) {
         psi_x509_put_names(&t, c, q->name);
     } else {
