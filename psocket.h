@@ -4774,69 +4774,48 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 
 /* --- trust ---------------------------------------------------------------- */
 
-typedef struct psi_trust {
-    psi_x509_chain anchors;
-    int system; /* use psi_x509_system instead */
-} psi_trust;
-
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_trust psi_x509_system;
+static psi_x509_chain psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
 /* A text of a folder or of the system's: does it hold a certificate? */
-static int psi_trust_any(void *ctx, const void *text, size_t len)
+static int psi_x509_load_any(void *chain, const void *text, size_t len)
 {
-    int r = psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
+    int r = psi_x509_load((psi_x509_chain *)chain, PSI_X509_ANYTHING, text, len, "", NULL);
     return r == PSOCKET_TLS_PEM ? 0 : r ? r : 1;
 }
 
-static void psi_trust_free(psi_trust *t)
-{
-    if (t) psi_x509_chain_free(&t->anchors);
-    psi_free(t);
-}
-
-/* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
+/* Loads the anchors that the settings name, at least one; none if they name no source. */
+static int psi_x509_load_anchors(psi_x509_chain *c, const psocket_tls_options *topt, psocket_error *e)
 {
     const char *file = topt->ca_file, *dir = topt->ca_dir;
-    psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
     size_t len = topt->ca_len || !topt->ca ? topt->ca_len : strlen((const char *)topt->ca);
     char *data;
     int os, r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !file && !dir;
-    if (topt->ca) r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
+    if (topt->ca) r = psi_x509_load(c, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
     if (!r && file) {
         r = psi_os_readfile(file, &data, &len, &os);
         if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", file);
-        else r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, data, len, file, e);
+        else r = psi_x509_load(c, PSI_X509_ANCHORS, data, len, file, e);
         psi_free(data);
     }
-    if (!r && dir) {
-        r = psi_os_readdir(dir, psi_trust_any, t, &os);
-        if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
-        else r = 0;
-    }
-    if (r) psi_trust_free(t);
-    else *out = t;
-    return r;
+    if (r || !dir) return r;
+    r = psi_os_readdir(dir, psi_x509_load_any, c, &os);
+    if (r < 0) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
+    return r ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. A system without anchors may get some. */
-static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
+/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. Later it may have some. */
+static int psi_x509_trust(const psi_x509_chain **anchors, psocket_error *e)
 {
-    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t->system ? &psi_x509_system : t;
-    if (!t->system) return 0;
+    if ((*anchors)->count) return 0;
+    *anchors = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!anchors->count) {
-        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
+    if (!psi_x509_system.count) {
+        r = psi_os_systrust(psi_x509_load_any, &psi_x509_system, e);
         if (r == PSOCKET_NOMEM) psi_err_code(e, r);
-        if (r) psi_x509_chain_free(anchors);
+        if (r) psi_x509_chain_free(&psi_x509_system);
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -4846,14 +4825,14 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_chain_free(&psi_x509_system.anchors);
+    psi_x509_chain_free(&psi_x509_system);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
 /* --- the search for a path ------------------------------------------------ */
 
 typedef struct psi_x509_query {
-    psi_trust *trust;
+    const psi_x509_chain *anchors; /* none: the system's */
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
     int64_t now;         /* seconds since 1970 UTC */
     int client;          /* 1: the peer is a TLS client, 0: a server */
@@ -5228,17 +5207,16 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
-    const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
     if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
-    r = psi_x509_trust(q->trust, &trust, e);
+    w->anchors = q->anchors;
+    r = psi_x509_trust(&w->anchors, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
@@ -6339,7 +6317,7 @@ struct psocket_tls {
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
     psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
-    psi_trust *trust;
+    psi_x509_chain anchors; /* its own; none: the system's */
     psi_tls_identity *identities;
     size_t identity_count;
     psi_writer alpn; /* as it stands in a hello */
@@ -6785,7 +6763,7 @@ static int psi_ext_schemes(psi_hs *h, psi_writer *w, psi_reader *r)
 /* certificate_authorities, RFC 8446 4.2.4: of the trust anchors that are ours, as many as a message holds. */
 static int psi_ext_authorities(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_x509_chain *all = &h->tls->trust->anchors;
+    const psi_x509_chain *all = &h->tls->anchors;
     uint32_t list;
     size_t i;
     (void)r;
@@ -7381,7 +7359,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     psi_x509_query q = PSI_ZERO;
     int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
-    q.trust = tls->trust;
+    q.anchors = &tls->anchors;
     q.name = client || tls->insecure_no_name ? NULL : name;
     q.now = now;
     q.client = client;
@@ -7704,13 +7682,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     const psi_x509_cert *cert;
     br_sha256_context all;
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (!tls->has_policy) code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (!tls->has_policy) code = psi_x509_trust(&anchors, NULL);
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
@@ -7719,8 +7697,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
-        for (i = 0; !code && i < trust->anchors.count; i++) {
-            cert = &trust->anchors.certs[i];
+        for (i = 0; !code && i < anchors->count; i++) {
+            cert = &anchors->certs[i];
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
@@ -9299,7 +9277,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    psi_trust_free(tls->trust);
+    psi_x509_chain_free(&tls->anchors);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
@@ -9469,9 +9447,9 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 /* Servers that ask for certificates need something to verify them with. */
 static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e)
 {
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     psocket_error why = PSI_ZERO;
-    int code = psi_x509_trust(tls->trust, &trust, &why);
+    int code = psi_x509_trust(&anchors, &why);
     if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
     return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
 }
@@ -9497,7 +9475,7 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_trust_new(&tls->trust, t, e);
+    if (!code) code = psi_x509_load_anchors(&tls->anchors, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
 
