@@ -182,5 +182,6 @@ TEST(nothing_stands_behind_an_anchor)
     strcpy(pem + n, "\n-----END CERTIFICATE-----\n");
     opt.ca = pem;
     CHECK_INT(psi_x509_load_anchors(&anchors, &opt, &e), PSOCKET_TLS_PEM);
+    psi_x509_chain_free(&anchors);
     free(root.p);
 }
