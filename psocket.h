@@ -12423,7 +12423,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link ready;  /* tasks to be resumed, */
+    psi_link end;    /* and, during a turn, the end of those that it resumes */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12675,6 +12676,7 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    psocket_error e;
     int yield;          /* in coroutines */
     int resolve, clock; /* there is such a function */
     int identities;     /* the stack's index of their list, 0 none */
@@ -12956,13 +12958,12 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
-static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all)
 {
     psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
-    memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
-    all->o.error = e;
+    all->o.error = &all->e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
@@ -13323,49 +13324,42 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0, */
-    const char *text;   /* and what is left of it */
-    size_t len;
+    int list, count, i; /* the one at hand, from 0 */
+    const char *text;
+    size_t len, gone;   /* and how much of it is gone */
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
+static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
 {
-    p->i = i;
-    p->text = "";
-    p->len = 0;
-    if (i >= p->count) return;
+    if (p->i >= p->count) return 0;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + i, &p->len);
-        return;
+        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
+        return 1;
     }
-    lua_rawgeti(L, 2, i + 1);
+    lua_rawgeti(L, 2, p->i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
+    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    while (p->i < p->count && bytes >= (double)p->len) {
-        bytes -= (double)p->len;
-        psi_lua_piece(L, p, p->i + 1);
-    }
-    if (p->i >= p->count) return;
-    p->text += (size_t)bytes;
-    p->len -= (size_t)bytes;
+    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    p->gone = (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    *used = p.len;
-    if (p.len >= size || p.i + 1 >= p.count) return p.text;
-    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
-        size_t n = p.len < size - *used ? p.len : size - *used;
-        memcpy(buf + *used, p.text, n);
+    *used = p.len - p.gone;
+    if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
+    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+        size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
+        memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
     }
     return buf;
@@ -13375,7 +13369,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_pieces p;
+    psi_lua_pieces p = { 0, 0, 0, "", 0, 0 };
     psi_lua_sock *k;
     int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
@@ -13386,9 +13380,10 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
+    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    if (op->again) psi_lua_advance(L, &p, op->state);
+    p.i = 0;
+    psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
         const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
@@ -13507,8 +13502,9 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    int ms = t && t->timeout >= 0 ? t->timeout : k->timeout;
     if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
-    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? ms : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
@@ -13732,7 +13728,6 @@ static int psi_lua_make_settings(lua_State *L)
     enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
     psi_lua_source from = { 0, 0, ASKS, 't' };
-    psocket_error e;
     psi_lua_settings *t;
     int r, certs = CERTS;
     lua_settop(L, CERTS);
@@ -13743,7 +13738,6 @@ static int psi_lua_make_settings(lua_State *L)
     lua_pushvalue(L, ASKS);
     PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
-    memset(&e, 0, sizeof e);
     all.o.timeout_ms = -1;
     from.arg = (int)lua_tointeger(L, ARG);
     if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
@@ -13752,11 +13746,11 @@ static int psi_lua_make_settings(lua_State *L)
     else from.arg = 2;
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     t->timeout = all.o.timeout_ms;
-    all.t.error = &e;
+    all.t.error = &all.e;
     if (all.clock) all.t.clock = psi_lua_clock;
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
 }
 
 /* The settings at arg, or NULL if something else is there. */
@@ -13823,7 +13817,6 @@ static int psi_lua_plan(lua_State *L)
     if (k->asks || psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE))
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
-    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
     lua_pushvalue(L, at);
     psi_lua_push_seconds(L, all.o.timeout_ms);
@@ -14074,11 +14067,10 @@ static int psi_lua_listen(lua_State *L)
     const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
     else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
     else psi_lua_expected(L, at, "port or \"address:port\"");
-    psi_lua_socket_options(L, options, &all, &e);
+    psi_lua_socket_options(L, options, &all);
     if (bind && !all.yield)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
@@ -14089,8 +14081,8 @@ static int psi_lua_listen(lua_State *L)
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
     r = psocket_listen(&k->s, address, port, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
-    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to all.e */
     return 1;
 }
 
@@ -14099,15 +14091,14 @@ static int psi_lua_wrap(lua_State *L)
 {
     psi_lua_sock *carrier = psi_lua_self(L), *k;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 2, &all, &e);
+    psi_lua_socket_options(L, 2, &all);
     if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
     carrier->s = NULL;
     k->owner = carrier->owner; /* closes what carries it, too */
     carrier->owner = NULL;
@@ -14119,14 +14110,13 @@ static int psi_lua_pair(lua_State *L)
 {
     psi_lua_sock *a, *b;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 1, &all, &e);
+    psi_lua_socket_options(L, 1, &all);
     if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14158,16 +14148,15 @@ static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
-    psi_lua_socket_options(L, 3, &all, &e);
+    psi_lua_socket_options(L, 3, &all);
     if (all.resolve) all.o.resolve = psi_lua_resolved;
     all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
     psocket_free(k->s);
     k->s = NULL;
     lua_pushboolean(L, 0);
@@ -14184,7 +14173,6 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
-    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14459,7 +14447,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14473,18 +14461,12 @@ static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
     return psi_lua_find_task(L, lua_gettop(L), 2);
 }
 
+/* contains and remove. */
 static int psi_lua_contains(lua_State *L)
 {
     psi_lua_sched *S;
-    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
-    return 1;
-}
-
-static int psi_lua_remove(lua_State *L)
-{
-    psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
-    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    if (t && psi_lua_named(L, "remove")) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
     lua_pushboolean(L, t != NULL);
     return 1;
 }
@@ -14531,8 +14513,9 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     const psocket_event *events;
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    if (S->urgent) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
@@ -14540,19 +14523,16 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
-        psi_link *first = S->ready.next;
-        psi_link_out(first);
-        psi_link_in(&S->now, first);
-    }
+    psi_link_in(&S->ready, &S->end);
     S->urgent = 0;
-    while (!psi_lua_empty(&S->now)) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+    while (S->ready.next != &S->end) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
+    psi_link_out(&S->end);
     return n;
 }
 
@@ -14937,7 +14917,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
     PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
     PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
     PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
