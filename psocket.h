@@ -213,11 +213,11 @@ typedef struct psocket_error {
     char text[512];    /* one sentence for people, never empty when code is not 0 */
 } psocket_error;
 
-/* Resolves a host name for the application, in place of getaddrinfo. Called once per connect; call
-   psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
+/* Resolves a host name in place of getaddrinfo, once per connect: call psocket_resolve_add and
+   psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
+/* Options of a socket. All zero: blocking TCP without a time limit. No negative numbers. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -244,7 +244,7 @@ typedef struct psocket_options {
                                  long as a listener; may be NULL */
 } psocket_options;
 
-/* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
+/* A certificate chain (leaf first) and its private key: PEM text, or DER. Length 0: NUL-terminated PEM. */
 typedef struct psocket_identity {
     const void *chain;
     size_t chain_len;
@@ -270,30 +270,34 @@ typedef struct psocket_certinfo {
 
 /* TLS settings. All zero: a client that trusts the system's store and verifies everything. */
 typedef struct psocket_tls_options {
-    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file, ca_dir replaces the system's store */
+    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file
+                                    and ca_dir replaces the system's store */
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits a request is shown */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION; it is not
-                                    asked again when a session is resumed (session_cache -1 and tickets -1: none is) */
-    const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
+    int decide;                  /* 1: the application has the last word on each peer's certificate,
+                                    PSOCKET_WANT_DECISION; it is not asked again when a session is resumed
+                                    (session_cache -1 and tickets -1: none is) */
+    const char *suites;          /* of TLS 1.3 and 1.2, by IANA's names, most wanted first, with colons between; NULL: all */
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
-    const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
+    const char *sigalgs;         /* the same for the signatures of handshakes: "ecdsa_secp256r1_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
-    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
-                                    them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096:
+                                    RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that
+                                    a fleet can share them. NULL: keys of the process, renewed every 12 hours and
+                                    accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
     int tickets;                 /* servers: tickets per TLS 1.3 connection; 0 means 2, -1 none, of TLS 1.2 neither */
-    int session_cache;           /* sessions remembered; 0 means 256 by servers (TLS 1.2 session IDs) and 32 by clients, -1 none */
-    int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
+    int session_cache;           /* sessions remembered; 0: servers 256 (TLS 1.2 session IDs), clients 32; -1 none */
+    int64_t (*clock)(void *user); /* seconds since 1970 UTC, asked by calls on tls and in handshakes; NULL: the system's */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
     int insecure_no_name;        /* verify the chain but not for whom it was issued */
@@ -306,7 +310,7 @@ typedef struct psocket_tlsinfo {
     int suite;                   /* IANA cipher suite number */
     int resumed;                 /* 1 if an earlier session was resumed */
     int extended_master_secret;  /* 1 with RFC 7627, which TLS 1.3 does not need */
-    int group, sigalg;           /* IANA numbers of the key exchange's group and of the server's signature; 0 when resumed without */
+    int group, sigalg;           /* IANA numbers: the key exchange's group, the server's signature; 0 when resumed without */
     char group_name[16];         /* "x25519" */
     char sigalg_name[32];        /* "ecdsa_secp256r1_sha256" */
     char version_name[8];        /* "TLSv1.3" */
@@ -319,18 +323,18 @@ typedef struct psocket_tlsinfo {
     int64_t peer_not_before, peer_not_after;
 } psocket_tlsinfo;
 
-/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid until the
-   next call on the socket. */
+/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid
+   until the next call on the socket. */
 typedef struct psocket_question {
     int kind;                    /* PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE */
     psocket_certinfo peer;       /* decision: the peer's certificate, */
     const uint8_t *certificate;  /* its DER, */
     size_t certificate_len;
-    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that all else was
-                                    good, CERT_NAME says nothing of dates */
+    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that
+                                    all else was good, CERT_NAME says nothing of dates */
     size_t identity;             /* signature: which of the settings' identities is to sign, */
     int scheme;                  /* how (RFC 8446 4.2.3, in TLS 1.2, too), */
-    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest), "rsa_pkcs1_sha256" ... */
+    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest) ... */
     const char *hash_name;       /* "sha256", "sha384", "sha512" */
     const uint8_t *digest;       /* and what: the hash of the content */
     size_t digest_len;
@@ -342,19 +346,19 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
-   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
+/* A transport: what carries a stream in place of a descriptor. user is what psocket_open was given. No function
+   may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0: out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
-       if one would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait,
+       *ms 0 if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -366,36 +370,36 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
-   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
-   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
-   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
-   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path).
+   Blocks until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call
+   carries on. Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here.
+   Paths: POSIX, else PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing
+   is sent, and nobody but the peer is heard: members of a group answer who sends from psocket_listen's socket
+   with psocket_setpeer. On error *out is NULL and opt->error tells; else psocket_free it. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
 /* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
-   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
-   block. Accepted sockets inherit opt. */
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does
+   not block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
-   is no listener. An error is also told in the listener's options.error. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's.
+   PSOCKET_INVALID if s is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
+/* 1 if psocket_accept would not wait, 0 if it would, or an error (no listener: INVALID). Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
-   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
-   system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a
+   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it
+   nonblocking for the system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
-   closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it
+   is closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
-/* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
+/* A stream socket carried by another one (TLS within TLS, for proxies). Owns carrier, on success only. */
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt);
 
 /* Two connected stream sockets of this process; the first counts as client. Free each. */
@@ -403,20 +407,21 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
-/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
-   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
-   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
+   WANT_*, from which its time runs; under TLS they may wait in the socket until psocket_flush,
+   psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
+   together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
+   psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
 /* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
-   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
-   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
-   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer,
+   until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty
+   datagram), WANT_*, or, once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED,
+   RESET, TIMEOUT (retry), CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of
+   a peer that is gone. With many busy sockets receive until WANT_READ: the next one gets the buffer at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -425,12 +430,12 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 /* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
-   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first
+   nothing is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
-   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more
+   than recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -439,10 +444,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
-   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
-   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
-   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can leave at once). Keys are wiped. Chunks received stay
+   readable, then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a
+   reset, which can take from it what was sent last: who has answered before all was read ends in stages:
+   psocket_shutdown, psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -467,7 +472,8 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls);
    PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
-/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. */
+/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. A poller reports the socket until that is
+   answered: psocket_poller_set(p, s, 0, ...) meanwhile. */
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
@@ -492,8 +498,9 @@ PSOCKET_API int psocket_istls(const psocket *s);
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 
-/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
-   (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
+/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for
+   name (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may
+   be NULL). Does not block. */
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e);
 
 /* Stores what resumes a client's sessions (per server name, port and settings; tls NULL: the default settings) as bytes:
@@ -501,15 +508,16 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
    master secrets: keep them as safe as private keys. Thread-safe. */
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
 
-/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or, with
-   TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these settings verify otherwise (trust
-   anchors, pins, decide, insecure_*) or prove another identity than those that stored them. Thread-safe. */
+/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or,
+   with TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these
+   settings verify otherwise (trust anchors, pins, decide, insecure_*) or prove other identities than those that stored
+   them. Thread-safe. */
 PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len);
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
-   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64
+   bytes hold any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -533,12 +541,12 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   s has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection
+   waits); -1 if s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
-   none. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its
+   code, 0 if none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -549,53 +557,56 @@ PSOCKET_API const char *psocket_codename(int code);
 
 /* --- waiting ---------------------------------------------------------------------------------------------------- */
 
-/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or an error.
-   Never blocks. */
+/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or
+   an error. Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
-   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
-   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
-   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE)
+   would not answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0
+   when the time has passed, or an error. Drives connecting and handshaking, and returns events when that is
+   done. Too little for the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal
+   ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
-   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
-   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in:
+   the longest wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step
+   or the data call again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
-   at a time, but for psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered.
+   One thread at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
-   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
+   before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
+   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
-/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
-   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
+/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once
+   timeout_ms have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1:
+   nothing for now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a
+   signal has interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w,
+   if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
-/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
-   is removed from the poller leaves an entry of user NULL, events 0. */
+/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait.
+   Returns how many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is
+   reported once. What is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
-/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign
+   loop; -1 if the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -609,7 +620,7 @@ PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code);
 /* Milliseconds of the monotonic clock that timeouts are measured with. */
 PSOCKET_API int64_t psocket_now(void);
 
-/* Frees what the process shares (the default TLS settings). Only when no socket is left; never needed before exit. */
+/* Frees what the process shares (default TLS settings). Only when no socket is left; not needed before exit. */
 PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
@@ -632,7 +643,8 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>config
- * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os and >>lua.
+ * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os
+ * and >>lua.
  *================================================================================================*/
 
 #include <limits.h>
@@ -709,7 +721,7 @@ static void psi_free(void *p)
     if (p) PSOCKET_FREE(p);
 }
 
-/* A block of n bytes in place of p (may be NULL), of which the first `used` bytes are kept. NULL leaves p as it is. */
+/* A block of n bytes in place of p (may be NULL), whose first `used` bytes are kept. NULL leaves p as it is. */
 #ifdef PSOCKET_REALLOC
 static void *psi_realloc(void *p, size_t used, size_t n)
 {
@@ -727,7 +739,7 @@ static void *psi_realloc(void *p, size_t used, size_t n)
 }
 #endif
 
-/* Zeroes memory that held secrets; a call through a volatile pointer is one that the compiler may not leave out. */
+/* Zeroes memory that held secrets; a call through a volatile pointer may not be left out by the compiler. */
 static PSI_UNUSED void psi_wipe(void *p, size_t n)
 {
     static void *(*const volatile clear)(void *, int, size_t) = memset;
@@ -765,8 +777,8 @@ static int psi_number(uint32_t *v, const char *s, const char *end, int most)
     return s == end;
 }
 
-/* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
-   size of a switch or of an array of pointers.) */
+/* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A
+   third of the size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
 {
     for (; *strings && *codes != code; codes++) strings += strlen(strings) + 1;
@@ -803,10 +815,10 @@ PSOCKET_API const char *psocket_codename(int code)
 
 /*==================================================================================================
  * >>os
- * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then one body on
- * the sockets that all three have. Nothing below this section makes a system call. A result is 0 or more, or a PSOCKET_
- * code; *os receives the system's own error number. Every descriptor made here is nonblocking and not inherited by child
- * processes, and never raises SIGPIPE.
+ * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then
+ * one body on the sockets that all three have. Nothing below this section makes a system call. A result is 0
+ * or more, or a PSOCKET_ code; *os receives the system's own error number. Every descriptor made here is
+ * nonblocking and not inherited by child processes, and never raises SIGPIPE.
  *================================================================================================*/
 
 enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
@@ -856,7 +868,7 @@ enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_ado
  *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
  *     and the clock, randomness, threads, and files if it has any */
 #if defined(PSOCKET_LWIP)
-/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
+/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------*/
 
 #include "lwip/api.h"
 #include "lwip/errno.h"
@@ -1007,14 +1019,14 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 #define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
-#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): PSOCKET_ENTROPY it is */
 #define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
-   tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
+   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static int psi_os_swap(psi_os_mutex *m, int value)
@@ -1086,8 +1098,8 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
-                     { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, \
+                     { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 0
@@ -1108,8 +1120,8 @@ static int psi_os_is_udp(SOCKET fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
 }
 
-/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which stays
-   off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
+/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET,
+   which stays off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
 static void psi_os_udp_errors(SOCKET fd, int connected)
 {
     BOOL reset = connected, off = FALSE;
@@ -1124,7 +1136,7 @@ static SOCKET psi_os_raw_socket(int domain, int type)
     if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
         DWORD off = 0;
         psi_os_udp_errors(fd, 0);
-        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
+        /* As on Linux, IPv6 reaches IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
         if (domain == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
     }
     return fd;
@@ -1141,16 +1153,18 @@ static int psi_os_make_ready(SOCKET fd)
     return 0;
 }
 
-/* A refused connection to this machine is tried again for two seconds unless it is told not to: SIO_TCP_INITIAL_RTO,
-   Windows 10 1709 and later. */
+/* A refused connection to this machine is tried again for two seconds unless it is told not to:
+   SIO_TCP_INITIAL_RTO, Windows 10 1709 and later. */
 static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
 {
     struct { USHORT rtt; UCHAR retries; } at_once = { 0xFFFF, 0xFE }; /* the usual, none */
     const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
     int udp = psi_os_is_udp(fd);
+    int here = sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127
+                                        : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
     DWORD bytes;
-    if (!udp && (sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127 : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr)))
+    if (!udp && here)
         WSAIoctl(fd, IOC_IN | IOC_VENDOR | 17, &at_once, sizeof at_once, NULL, 0, &bytes, NULL, NULL);
     if (connect(fd, sa, n) == 0) {
         if (udp) psi_os_udp_errors(fd, 1);
@@ -1160,8 +1174,8 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
-/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
-   once the listener and the connections that it accepted are closed. */
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be
+   bound again once the listener and the connections that it accepted are closed. */
 #define PSI_OS_PORT(stream, share) ((share) ? 0 : SO_EXCLUSIVEADDRUSE)
 #define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
 
@@ -1213,10 +1227,10 @@ static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
 
 #define PSI_OS_FEW 16 /* sets of so many are on the stack */
 
-/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it reports
-   POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would never
-   sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count and the sockets,
-   aligned as such: with room for any number of them, select takes any number. */
+/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it
+   reports POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer
+   would never sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count
+   and the sockets, aligned as such: with room for any number of them, select takes any number. */
 static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 {
     SOCKET few[3 * (PSI_OS_FEW + 1)], *sets = few, *set[3]; /* to read from, to write to, failed */
@@ -1294,7 +1308,7 @@ static PSI_UNUSED int64_t psi_os_calendar(void)
 }
 
 #ifdef PSOCKET_NO_TLS
-#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any; so a build without it links with ws2_32 alone */
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any, and another library with it */
 #else
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
@@ -1335,7 +1349,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses libc */
     *os = thread ? 0 : (int)GetLastError();
     if (thread) CloseHandle((HANDLE)thread);
     return thread ? 0 : PSOCKET_OS;
@@ -1360,8 +1374,8 @@ static intptr_t psi_os_file_open(const char *path)
 {
     wchar_t w[PSI_OS_PATH];
     if (!psi_os_wide(path, w)) return -1;
-    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
-                                 FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
+    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                                 OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
 }
 
 static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
@@ -1372,7 +1386,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 
 #define psi_os_file_close(file) CloseHandle((HANDLE)(file))
 
-/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+/* Calls each for every file of a folder until it answers other than 0. PSOCKET_FILE: that cannot be read. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     wchar_t w[PSI_OS_PATH];
@@ -1397,7 +1411,7 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* An environment variable as UTF-8, NULL if it is not set. One that is too long reads as a file that does not exist. */
+/* An environment variable as UTF-8, NULL if it is not set. One that is too long names no file that exists. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
     wchar_t w[PSI_OS_PATH], wide_name[PSI_OS_PATH];
@@ -1409,10 +1423,10 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #else
-/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
+/*--- POSIX ----------------------------------------------------------------------------------------------*/
 
 #if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or use -D_GNU_SOURCE"
 #endif
 
 #include <arpa/inet.h>
@@ -1489,7 +1503,7 @@ typedef struct ip_mreqn psi_os_mreq;
 
 #ifdef SOCK_NONBLOCK
 #if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
-extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
+extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden if system headers came before */
 #endif
 #define psi_os_raw_socket(domain, type) socket(domain, (type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
 #define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)
@@ -1509,8 +1523,8 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
-   text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE
+   answers the text, everybody else's a status. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
 #if defined(__GLIBC__) && defined(__USE_GNU)
@@ -1538,11 +1552,12 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 
 /*--- POSIX: threads */
 
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a
+   program's own name is whatever it was started by. */
 static PSI_UNUSED void psi_os_pin(void)
 {
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && \
+    (defined(__USE_GNU) || !defined(__GLIBC__))
     static const char anchor = 0;
     Dl_info info;
     if (dladdr((const void *)&anchor, &info) && info.dli_fname)
@@ -1562,7 +1577,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
 #define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals go to the application's. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
@@ -1597,7 +1612,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 
 #define psi_os_file_close(file) close((int)(file))
 
-/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+/* Calls each for every file of a folder until it answers other than 0. PSOCKET_FILE: that cannot be read. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
@@ -1616,8 +1631,8 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
-   setgid, file capabilities. */
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it:
+   setuid, setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
 #if defined(__linux__)
@@ -1672,7 +1687,7 @@ typedef uint8_t psi_os_octet;
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
 /* Up to 256 bytes. */
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) ? PSOCKET_NO_ENTROPY : 0; }
 
 /*--- errors */
 
@@ -1731,7 +1746,7 @@ static void psi_err_set(psocket_error *e, int code, int os, const char *text)
     snprintf(e->text, sizeof e->text, "%s", text);
 }
 
-/* Adds the reason to the sentence in *e (may be empty): what the system calls its error, or else the code's own text. */
+/* Adds the reason to the sentence in *e (may be empty): the system's text for its error, or the code's own. */
 static void psi_err_why(psocket_error *e)
 {
     char why[128];
@@ -1747,8 +1762,8 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
-   with the system's number and the reason behind the sentence. */
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1:
+   none), or with the system's number and the reason behind the sentence. */
 #define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
 #define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
 PSI_PRINTF(5, 6)
@@ -1841,7 +1856,7 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
     return r;
 }
 
-/* Files that are handed over one after the other, until each answers less than 0; more than 0: there was a certificate. */
+/* Files are handed over one after the other, until each answers less than 0; more: there was a certificate. */
 typedef struct psi_os_walk {
     int (*each)(void *ctx, const void *data, size_t len);
     void *ctx;
@@ -1864,8 +1879,8 @@ static int psi_os_walk_file(void *ctx, const char *path)
     return r < 0 ? r : 0;
 }
 
-/* Hands each the contents of every file of a folder: how many held a certificate. PSOCKET_FILE if it cannot be read. */
-static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+/* Hands each the contents of every file of a folder: how many held a certificate, or an error. */
+static int psi_os_readdir(const char *path, int (*each)(void *, const void *, size_t), void *ctx, int *os)
 {
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_files(path, psi_os_walk_file, &w);
@@ -1876,7 +1891,7 @@ static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *d
 /*--- the system's trust store */
 
 #ifdef _WIN32
-/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
+/* Whether the store's own settings let a root vouch for TLS servers: some are for signed code or mail only. */
 static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
 {
     DWORD i, size = 0;
@@ -1896,8 +1911,8 @@ static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
     return ok;
 }
 
-/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that none has
-   met on this machine is not there. */
+/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that
+   none has met on this machine is not there. */
 static int psi_os_trust_store(psi_os_walk *w)
 {
     const CERT_CONTEXT *cert = NULL, *bad;
@@ -1964,7 +1979,7 @@ static int psi_os_walk_list(void *ctx, const char *list)
 }
 
 /* What an environment variable names, if it is set: then it must bring something. */
-static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w, const char *value), psocket_error *e)
+static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *, const char *), psocket_error *e)
 {
     char buf[PSI_OS_PATH];
     const char *value = psi_os_getenv(name, buf);
@@ -1972,15 +1987,16 @@ static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w
     if (!value) return 0;
     r = walk(w, value);
     if (!r && w->found == before) r = PSOCKET_TLS_NO_TRUST;
-    if (r == PSOCKET_TLS_NO_TRUST && !w->os) return psi_err(e, r, "%s=%.200s holds no certificate", name, value);
+    if (r == PSOCKET_TLS_NO_TRUST && !w->os)
+        return psi_err(e, r, "%s=%.200s holds no certificate", name, value);
     return r ? psi_err_os(e, r, w->os, "%s=%.200s brings no trust anchors", name, value) : 0;
 }
 
-/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
-   SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
-   an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there is none, PSOCKET_NOMEM,
-   PSOCKET_DESCRIPTORS, or what each answered. */
-static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE
+   and SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and
+   brings nothing is an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there
+   is none, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS, or what each answered. */
+static int psi_os_systrust(int (*each)(void *, const void *, size_t), void *ctx, psocket_error *e)
 {
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_walk_env(&w, "SSL_CERT_FILE", psi_os_walk_file, e);
@@ -1992,8 +2008,10 @@ static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len),
 }
 
 #elif !defined(PSOCKET_NO_TLS)
-#define psi_os_readfile(path, data, len, os) ((void)(path), *(data) = NULL, *(len) = 0, *(os) = 0, (int)PSOCKET_UNSUPPORTED)
-#define psi_os_readdir(path, each, ctx, os) ((void)(path), (void)(each), (void)(ctx), *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_readfile(path, data, len, os) \
+    ((void)(path), *(data) = NULL, *(len) = 0, *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_readdir(path, each, ctx, os) \
+    ((void)(path), (void)(each), (void)(ctx), *(os) = 0, (int)PSOCKET_UNSUPPORTED)
 #define psi_os_systrust(each, ctx, e) ((void)(each), (void)(ctx), psi_err(e, PSOCKET_TLS_NO_TRUST, NULL))
 #endif
 
@@ -2122,12 +2140,12 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
 /* The name of an end of a socket, with zeros behind it: its length, or an error. */
 static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa)
 {
-    int os;
+    int os, r;
     socklen_t n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n))
-        return psi_os_why(&os);
-    return (int)n;
+    if (remote) r = PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n);
+    else r = PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n);
+    return r ? psi_os_why(&os) : (int)n;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
@@ -2165,7 +2183,8 @@ static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (psi_os_mreq_at(&m, index)) return -1;
-    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    if (!group)
+        return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
     memcpy(&m.imr_multiaddr, group, 4);
     return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
 }
@@ -2210,13 +2229,13 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
 
-/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no stream,
-   datagram socket or listener. */
+/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no
+   stream, datagram socket or listener. */
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
     int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
     if (r && r != PSOCKET_OS) return r;
-    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket at all */
     r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
     if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
@@ -2248,14 +2267,14 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
 
-/* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
+/* poll: above 0 if any has revents, 0 also after a signal (*os is not 0 then). No descriptor: POLLNVAL. */
 static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
 {
     int i, type, bad = 0, ignored, r = psi_os_raw_poll(p, n, ms);
     *os = 0;
     if (r >= 0) return r;
     r = psi_os_failed(0, os);
-    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
+    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the call: its owner must hear */
         p[i].revents = psi_os_getint((psocket_fd)p[i].fd, SO_TYPE, &type, &ignored) ? POLLNVAL : 0;
         bad += p[i].revents != 0;
     }
@@ -2280,7 +2299,7 @@ static PSI_UNUSED int psi_os_events(int revents)
     return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
 }
 
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1, or 0, also after a signal (*os is not 0 then). */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
@@ -2302,7 +2321,7 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
     r = e ? 0 : psi_os_meets(fd, fd);
-    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself (simultaneous open) */
+    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself */
     *os = e = psi_os_connect_errno(e);
     return e ? psi_os_code(e) : r;
 }
@@ -2328,7 +2347,7 @@ static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 }
 #else
 #define psi_os_inode(path) ((void)(path), (uint64_t)0)
-static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t i) { return path || i ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2354,7 +2373,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
-/* backlog: the length of the queue, which the system cuts to its most. path: of a Unix-domain socket, which is made by bind. */
+/* The system cuts the backlog to its most. path: of a Unix-domain socket, which is made by bind. */
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
@@ -2362,7 +2381,7 @@ static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
     return r;
 }
 
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows. */
 static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
 {
     int tries, r;
@@ -2392,7 +2411,7 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 #define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead; elsewhere there is no such signal */
 #endif
 
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: a datagram's sender. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
     struct sockaddr *sa = from ? &from->sa : NULL;
@@ -2436,15 +2455,16 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
-/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
-   `keepalive` seconds, and given up after as many again. */
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is
+   probed after `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
 #if defined(TCP_KEEPIDLE) && !defined(_WIN32)
-        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL },
+        { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2455,8 +2475,8 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
-    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
-                           (int)set->interface_index };
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl,
+                           o->multicast_noloop, (int)set->interface_index };
     size_t i;
     if (family == PSI_UNIX) return 0;
     if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
@@ -2500,7 +2520,8 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    int two[2] = { -1, -1 }, r = 0;
+    if (psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1])) r = psi_os_why(os);
     fds[0] = two[0];
     fds[1] = two[1];
     if (r) psi_os_close_pair(fds);
@@ -2522,7 +2543,8 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     for (tries = 0; !r; tries++) {
-        r = tries < 32 && psi_os_poll(&wait, 1, 1000, os) ? psi_os_accept(wait.fd, &fds[1], &a, os) : PSOCKET_TIMEOUT;
+        if (tries == 32 || !psi_os_poll(&wait, 1, 1000, os)) r = PSOCKET_TIMEOUT;
+        if (!r) r = psi_os_accept(wait.fd, &fds[1], &a, os);
         if (!r) r = psi_os_meets(fds[0], fds[1]);
         if (r > 0) break;
         if (r == PSOCKET_WANT_READ) r = 0;
@@ -2646,8 +2668,8 @@ typedef struct psi_os_poller {
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
-   now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for
+   events from now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
@@ -2665,7 +2687,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     w->events = events;
     if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
-    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
+    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* it was closed and its number given to another */
         before = 0;
         r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
@@ -2755,7 +2777,8 @@ static int psi_os_set_grow(psi_os_poller *p)
     int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
     struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, 0, n * sizeof *fds);
-    psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
+    psi_os_watch **watches = p->watches;
+    watches = (psi_os_watch **)psi_realloc(watches, used * sizeof *watches, n * sizeof *watches);
     if (fds) p->fds = fds;
     if (watches) p->watches = watches;
     if (!fds || !watches) return PSOCKET_NOMEM;
@@ -2820,16 +2843,16 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     return r;
 }
 
-/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always be rung. Not
-   to be on in psi_os_poller_wait. */
+/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always
+   be rung. Not to be on in psi_os_poller_wait. */
 static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
 {
     int os;
     if (p->fd != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
 }
 
-/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
-   or an error. */
+/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0)
+   or the bell, or an error. */
 static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     int i, n;
@@ -2852,10 +2875,10 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
  *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
- * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
- * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
- * once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
+ * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
+ * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
+ * is empty owns no memory once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2925,7 +2948,7 @@ static void psi_ring_relax(psi_ring *r)
     if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+/* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
 static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
     uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
@@ -2942,8 +2965,8 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
-   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page:
+   there the kernel's copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
@@ -2994,8 +3017,8 @@ static uint32_t psi_ring_front(const psi_ring *r, const void **data)
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
-   a header of its own without being touched. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the
+   rest can have a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
     uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
@@ -3030,7 +3053,7 @@ static void psi_ring_join(psi_ring *r, uint32_t n)
     else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
-/* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Puts a copy of n bytes, perhaps those just taken, in front of all. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
     uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
@@ -3065,9 +3088,9 @@ static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
     memset(r->seen, 0, sizeof r->seen);
 }
 
-/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter, or the one
-   after that, leaves out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
+/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not
+   there. The oldest chunks are joined as needed. What a search has been through in vain the next one for the
+   same delimiter, or the one after that, leaves out, so that byte by byte costs no more than all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
     const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
@@ -3113,7 +3136,7 @@ static void psi_addr_normalise(psi_addr *a)
     }
 }
 
-/* Reads a numeric address of n characters; IPv6 without or with [brackets], and with an optional numeric %scope. 1 or 0. */
+/* Reads a numeric address of n characters, if IPv6 perhaps with [brackets] and a numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
     const char *end = s + n, *zone;
@@ -3153,34 +3176,35 @@ static const char *psi_addr_path(const char *s)
     return strncmp(s, "unix:", 5) ? NULL : s + 5;
 }
 
-/* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS": *a is set; *port only if the text has one. 0 or PSOCKET_INVALID. */
+/* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS"; *port is set only if there is one. 0 or PSOCKET_INVALID. */
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
     const char *colon = strrchr(s, ':');
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
     if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
-    if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
+    if (!psi_addr_parse(a, s, (size_t)(colon - s))) return PSOCKET_INVALID;
     *port = (int)v;
-    return 0;
+    return a->family == PSI_IP6 && *s != '[' ? PSOCKET_INVALID : 0;
 }
 
 /*==================================================================================================
  * >>dns
- * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
- * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
- * A socket that lets go of its lookup gives the thread's place to the next; the thread itself ends when the system answers.
+ * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may
+ * be first to go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the
+ * bell, whose descriptor the socket waits for. Lookups by the system have a helper thread each, up to
+ * PSOCKET_RESOLVER_THREADS; more of them queue. A socket that lets go of its lookup gives the thread's place
+ * to the next; the thread itself ends when the system answers.
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+/* Most threads whose answer nobody waits for any more. With 32 bits their stacks fill the memory. */
 #define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
-    long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
+    long thread;           /* the process whose thread has it; 0: none, or its place is the next one's already */
     int owners, os, count;
     int code; /* PSOCKET_WANT_READ: there is no answer yet */
     psi_addr addrs[PSOCKET_ADDRESSES];
@@ -3189,15 +3213,15 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any more; and
-   whose they are: they do not survive fork. */
+/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any
+   more; and whose they are: they do not survive fork. */
 static psocket_resolve *psi_dns_queue;
 static int psi_dns_threads, psi_dns_lost;
 static PSI_UNUSED long psi_dns_process;
 
-/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
-   alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one family has taken more
-   than its half of the room, the other one takes it back. */
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them:
+   families alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one
+   family has taken more than its half of the room, the other one takes it back. */
 static int psi_dns_add(void *resolve, const psi_addr *address)
 {
     psocket_resolve *r = (psocket_resolve *)resolve;
@@ -3231,8 +3255,8 @@ static void psi_dns_answer(psocket_resolve *r, int code)
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
-    if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
-        code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
+    if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM &&
+        code != PSOCKET_CLOSED_HERE) code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
     if (r) psi_dns_answer(r, code);
     psi_os_unlock(&psi_dns_lock);
@@ -3262,7 +3286,7 @@ PSI_OS_THREAD(psi_dns_worker, unused)
         psi_dns_queue = r->next;
         r->thread = psi_os_process();
         psi_os_unlock(&psi_dns_lock);
-        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once there is an answer */
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks once that is over */
         psi_os_lock(&psi_dns_lock);
         lost = !r->thread;
         psi_dns_answer(r, code);
@@ -3273,7 +3297,7 @@ PSI_OS_THREAD(psi_dns_worker, unused)
     return 0;
 }
 
-/* Under the lock: gives the queue a thread, if there may be one more. If there is none at all, that is their answer. */
+/* Under the lock: gives the queue one more thread, if it may have one. If there is none, that is their answer. */
 static void psi_dns_serve(void)
 {
     psocket_resolve *r;
@@ -3360,9 +3384,9 @@ static int psi_dns_is_localhost(const char *host, size_t n)
     return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
 }
 
-/* Starts to resolve host. What is known without asking anybody is there at once: a path, a numeric address, and, unless the
-   application resolves, this machine. Others go through fn or the system. The caller owns *out and ends it with
-   psi_dns_release. */
+/* Starts to resolve host. What is known without asking anybody is there at once: a path, a numeric address,
+   and, unless the application resolves, this machine. Others go through fn or the system. The caller owns *out
+   and ends it with psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
@@ -5356,9 +5380,9 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    for (; list.n > 1; list = psi_x509_after(list, 2))
-        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
-    return 0;
+    size_t i = 0;
+    while (i + 1 < list.n && ((unsigned)list.p[i] << 8 | list.p[i + 1]) != number) i += 2;
+    return i + 1 < list.n;
 }
 
 /* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
@@ -5592,13 +5616,14 @@ static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 #else
 #define PSI_HAS_FAST_CHACHA 0
 #endif
+#define PSI_WIDE(of_64, of_32) (sizeof(void *) >= 8 ? (of_64) : (of_32))
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
 static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8, code;
+    int code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5606,14 +5631,14 @@ static int psi_rec_prepare(void)
         p->ghash = br_ghash_pclmul_get();
         if (!p->ghash) p->ghash = br_ghash_pwr8_get();
         p->fast_aes = aes && p->ghash;
-        if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+        if (!p->ghash) p->ghash = PSI_WIDE(br_ghash_ctmul64, br_ghash_ctmul32);
         p->chacha = br_chacha20_sse2_get();
         if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
-        p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = PSI_WIDE(br_poly1305_ctmul_run, br_poly1305_ctmul32_run);
+        p->aes = aes ? aes : PSI_WIDE(&br_aes_ct64_ctr_vtable, &br_aes_ct_ctr_vtable);
     }
-    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
+    code = p->chacha && p->poly ? 0 : (int)PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
     return code;
 }
@@ -5655,10 +5680,10 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+/* Overwrites what BearSSL's AES leaves on the stack: round keys, 120 words where it has no instructions for them. */
 static PSI_APART void psi_key_scrub(void)
 {
-    uint8_t left[1280];
+    uint8_t left[160 * sizeof(void *)];
     psi_wipe(left, sizeof left);
 }
 
@@ -9768,11 +9793,11 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /*==================================================================================================
  * >>watch
- * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
- * when they want to be looked at, and the hot ring of those to be looked at. It knows nothing of sockets, so that one can
- * take its descriptors out before it closes them; >>poll does the looking. A socket's watch is part of it, those of
- * foreign descriptors and timers are the application's. Sockets call what is here through the poller, so that a program
- * that makes no poller links none.
+ * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all
+ * watches by the time when they want to be looked at, and the hot ring of those to be looked at. It knows
+ * nothing of sockets, so that one can take its descriptors out before it closes them; >>poll does the
+ * looking. A socket's watch is part of it, those of foreign descriptors and timers are the application's.
+ * Sockets call what is here through the poller, so that a program that makes no poller links none.
  *================================================================================================*/
 
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
@@ -9834,7 +9859,7 @@ struct psocket_poller {
     void (*unwatch)(psocket_watch *w); /* what a socket in it calls: psi_watch_unwatch, */
     void (*leave)(psocket_watch *w);   /* psi_watch_leave, */
     void (*tell)(psocket_watch *w);    /* psi_poll_tell */
-    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
+    psocket_watch *given[PSI_EVENTS]; /* whose events were handed out last; NULL: taken out meanwhile */
     psocket_event events[PSI_EVENTS];
 };
 
@@ -9909,7 +9934,7 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
-/* Has the system watch this descriptor in one of the places of w, NULL: none. First what was there has to go. */
+/* Has the system watch this descriptor, NULL: none, in one of the places of w. First what was there has to go. */
 static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want, int first)
 {
     psocket_fd fd = want ? want->fd : -1;
@@ -9920,11 +9945,12 @@ static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollf
     }
     at->fd = fd;
     at->owner = w;
-    return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
+    if (fd == -1 || at->events == want->events) return 0;
+    return psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
 }
 
-/* Has the system watch exactly these n descriptors for w. They may change places, so that none is added before all others
-   are gone. */
+/* Has the system watch exactly these n descriptors for w. They may change places, so that none is added before
+   all others are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
     int i, first, e, r = 0, more = PSOCKET_POLLSET_MAX - 1;
@@ -9956,7 +9982,8 @@ static int psi_watch_join(psocket_poller *p, psocket_watch *w)
 {
     if (p->count == p->cap) {
         int cap = p->cap * 2 + 16;
-        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
+        size_t used = (size_t)p->count * sizeof *p->heap, size = (size_t)cap * sizeof *p->heap;
+        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, used, size);
         if (!heap) return PSOCKET_NOMEM;
         p->heap = heap;
         p->cap = cap;
@@ -9990,8 +10017,9 @@ static void psi_watch_leave(psocket_watch *w)
 
 /*==================================================================================================
  * >>sock
- * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
- * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares.
+ * Nothing in this section waits; the blocking calls of >>public wait between its steps. Every function leaves
+ * the socket usable or ended.
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
@@ -10011,7 +10039,7 @@ enum psi_state {
     PSI_CLOSED       /* psocket_close ended them, likewise */
 };
 
-/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code of its end. */
 enum psi_end {
     PSI_FLOWS,       /* open */
     PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
@@ -10034,7 +10062,7 @@ typedef struct psi_dial {
     int64_t next_at;
     psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
     const psi_role *role;   /* of one; NULL: there can be none */
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    struct { psocket_fd fd; const psi_addr *to; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     psocket_error why;      /* each address that failed, and its reason */
 } psi_dial;
@@ -10055,8 +10083,7 @@ typedef struct psi_secure {
     psi_rec *rec;        /* until the socket ends */
     psi_tlsinfo *info;   /* what was agreed on */
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + at .. out + len. NULL: none, all 0 */
-    uint32_t at, len;
-    unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
+    uint32_t at, len, cap;
 } psi_secure;
 
 /* What is used most comes first: short offsets are short code. */
@@ -10127,7 +10154,7 @@ static int psi_is_wait(ptrdiff_t r)
 /* Or for anything at all? */
 static int psi_is_want(ptrdiff_t r)
 {
-    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+    return psi_is_wait(r) || (PSI_TLS && (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE));
 }
 
 static void psi_lower_ms(int *ms, int64_t left)
@@ -10158,7 +10185,7 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
+/* Bytes have left: a send has its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
     for (; s; s = psi_sock_above(s))
@@ -10215,8 +10242,8 @@ static int psi_fd_finish(void *user, int *os)
     return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
-/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
-   away first, within reason. */
+/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last:
+   read it away first, within reason. */
 static void psi_fd_close(void *user)
 {
     psocket *s = (psocket *)user;
@@ -10285,7 +10312,7 @@ static void psi_sock_out_free(psocket *s)
     if (!psi_sock_unsent(s)) return;
     psi_free(s->of.tls->out);
     s->of.tls->out = NULL;
-    s->of.tls->at = s->of.tls->len = s->of.tls->log = 0;
+    s->of.tls->at = s->of.tls->len = s->of.tls->cap = 0;
 }
 
 static void psi_dial_free(psi_dial *d)
@@ -10341,8 +10368,8 @@ static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
 
 /*--- what goes out */
 
-/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
-   what it sent still ends as it would have. Returns what is to be answered. */
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in
+   that case what it sent still ends as it would have. Returns what is to be answered. */
 static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
     s->broken = code != PSOCKET_CLOSED;
@@ -10352,7 +10379,7 @@ static int psi_sock_cannot_put(psocket *s, int code, int os)
     return psi_sock_note(s, code, os);
 }
 
-/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
+/* Has sealed bytes, and what the transport holds, leave: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
     int os = 0;
@@ -10378,19 +10405,17 @@ static int psi_sock_flush(psocket *s)
     return psi_sock_cannot_put(s, (int)n, os);
 }
 
-/* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
+/* Seals n bytes as records of this type behind what waits in out. more: others follow before the flush. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
     psi_secure *t = s->of.tls;
     size_t room = t->len + psi_hs_room(t->rec, type, n);
-    if (room > (size_t)1 << t->log) {
-        unsigned log = 0;
-        uint8_t *out;
-        while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)psi_realloc(t->out, t->len, more ? (size_t)1 << log : room);
+    if (room > t->cap) {
+        size_t cap = more ? 2 * room : room;
+        uint8_t *out = (uint8_t *)psi_realloc(t->out, t->len, cap);
         if (!out) return PSOCKET_NOMEM;
         t->out = out;
-        t->log = log;
+        t->cap = (uint32_t)cap;
     }
     t->len += (uint32_t)psi_hs_put(t->rec, type, data, n, t->out + t->len);
     return 0;
@@ -10425,8 +10450,8 @@ static void psi_sock_relax(psocket *s)
     if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
 }
 
-/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
-   PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
+   0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
     psocket_poller *p = s->watch.poller;
@@ -10482,8 +10507,8 @@ static void psi_sock_decode(psocket *s)
     }
 }
 
-/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
-   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+/* How much to read when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: otherwise. */
 static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
 {
     const uint8_t *p = have < 5 ? NULL : r->buf + r->raw;
@@ -10494,8 +10519,8 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
-   read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than
+   the largest read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
     const psi_ring *r = &s->ring;
@@ -10527,7 +10552,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
-/* The stream has ended (code 0 or CLOSED) or broken. If sending found it broken first, the system has told its error already. */
+/* The stream has ended (code 0 or CLOSED) or broken. If sending found it so first, its error has been told. */
 static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
@@ -10538,8 +10563,8 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
     if (!s->broken) psi_sock_note(s, code, os);
 }
 
-/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
+/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the
+   ring is full; or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
     int os = 0, r;
@@ -10565,7 +10590,7 @@ static int psi_sock_fill(psocket *s)
 
 /*--- sending */
 
-/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. What
+/* Encrypts some of the data, less where memory is short: how many bytes, or what keeps it from that. What
    is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
@@ -10635,9 +10660,8 @@ static int psi_sock_finish(psocket *s)
 /*--- dialling: RFC 8305 section 5 */
 
 /* This address has failed: adds it and its reason to the sentence. */
-static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+static void psi_dial_failed(psi_dial *d, const psi_addr *a, int code, int os)
 {
-    const psi_addr *a = &d->names->addrs[index];
     psocket_error *e = &d->why;
     const char *by = e->code ? "; " : ": ";
     char where[80] = "";
@@ -10655,12 +10679,12 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
-    s->peer = d->names->addrs[d->tries[i].index];
+    s->peer = *d->tries[i].to;
     psi_sock_on_fd(s, d->tries[i].fd, s->peer.family, &psi_transport_fd);
     d->tries[i].fd = -1;
     s->of.role = d->role;
     s->due[0] = 0;
-    if (d->hs) {
+    if (PSI_TLS && d->hs) {
         s->of.hs = d->hs;
         s->state = PSI_HANDSHAKING;
         psi_sock_clock(s, 0);
@@ -10686,13 +10710,18 @@ static int psi_dial_try(psocket *s, int64_t now)
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (!r || r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
-        d->tries[d->live++].index = d->next++;
+        d->tries[d->live++].to = a;
+        d->next++;
         d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
         return r != 0;
     }
     psi_os_close(fd);
-    if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
-    else psi_dial_failed(d, d->next++, r, os);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells of room */
+        d->next_at = now + 20;
+        return 0;
+    }
+    psi_dial_failed(d, a, r, os);
+    d->next++;
     return 0;
 }
 
@@ -10737,7 +10766,7 @@ static int psi_dial_step(psocket *s)
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(d, d->tries[i].index, code, os);
+        psi_dial_failed(d, d->tries[i].to, code, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
@@ -10767,26 +10796,19 @@ static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
     int i = 0;
-    if (!d) {
+    if (PSI_TLS && !d) {
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
     if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
-    do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    do psi_dial_failed(d, d->live ? d->tries[i].to : &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0); while (++i < d->live);
     return psi_dial_lost(s);
 }
 
 /*--- handshaking */
 
-/* The transport failed in the midst of a handshake. */
-static int psi_sock_hangs_up(psocket *s, int code, int os)
-{
-    if (code == PSOCKET_TRUNCATED) return psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
-    return psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
-}
-
-/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
-   closed already hears nothing more, but its alert is still to be read. */
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused
+   us and has closed already hears nothing more, but its alert is still to be read. */
 static int psi_sock_speak(psocket *s)
 {
     const uint8_t *p;
@@ -10797,21 +10819,12 @@ static int psi_sock_speak(psocket *s)
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
             int code = psi_sock_cannot_put(s, (int)put, os);
-            psi_sock_hangs_up(s, code, os);
             if (code != PSOCKET_RESET) return code;
             put = (ptrdiff_t)n;
         }
         psi_hs_sent(s->of.hs, (size_t)put);
     }
     return 0;
-}
-
-/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
-static int psi_sock_hear(psocket *s)
-{
-    int r = psi_sock_fill(s);
-    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
 /* The handshake is over. 0, or PSOCKET_NOMEM, which ends s. */
@@ -10830,6 +10843,17 @@ static int psi_sock_secured(psocket *s)
     return 0;
 }
 
+/* The handshake has failed, by the transport's fault if that has ended. Returns code. */
+static int psi_sock_unsecured(psocket *s, int code)
+{
+    int os = s->error ? s->error->os_error : 0;
+    if (code == s->end_in && code == PSOCKET_TRUNCATED)
+        psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
+    else if (code == s->end_in || code == s->end_out)
+        psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
+    return psi_sock_end(s, code);
+}
+
 /* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
@@ -10838,17 +10862,16 @@ static int psi_sock_handshake(psocket *s)
         psocket_error e = PSI_ZERO;
         uint32_t fed = 0;
         int status = psi_sock_speak(s);
-        if (!status) {
-            status = psi_hs_status(s->of.hs, &e);
-            if (status == 0) return psi_sock_secured(s);
-            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
-        }
+        if (!status && (status = psi_hs_status(s->of.hs, &e)) == 0) return psi_sock_secured(s);
         if (status == PSOCKET_WANT_READ) {
             if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->of.hs, r->buf + r->raw, r->tail - r->raw);
             r->raw += fed;
-            if (fed || (status = psi_sock_hear(s)) == 1) continue;
+            if (fed || (status = psi_sock_fill(s)) == 1) continue;
         }
-        return psi_is_want(status) ? status : psi_sock_end(s, status);
+        if (psi_is_want(status)) return status;
+        if (!e.code) return psi_sock_unsecured(s, status);
+        psi_sock_note_error(s, &e);
+        return psi_sock_end(s, status);
     }
 }
 
@@ -10924,8 +10947,8 @@ static int psi_sock_step(psocket *s)
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
-   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what
+   the transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
 static int psi_sock_ready(const psocket *s, int events)
 {
     const uint8_t *p;
@@ -10955,8 +10978,8 @@ static int psi_sock_told(psocket *s, int events)
     return events;
 }
 
-/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the transport does not
-   say. */
+/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the
+   transport does not say. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
@@ -10991,8 +11014,8 @@ static int psi_sock_polled(psocket *s, int event)
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
 }
 
-/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
-   error that is for recv to tell. */
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the
+   peer, or take an error that is for recv to tell. */
 static int psi_sock_readable(psocket *s)
 {
     int r = 1;
@@ -11002,15 +11025,15 @@ static int psi_sock_readable(psocket *s)
     return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
 }
 
-/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+/* Would one that sends not wait? step: what psi_sock_step answered; out of memory is for the call to tell. */
 static int psi_sock_writable(psocket *s, int step)
 {
     if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
     return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
-/* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
-   descriptor, fired: those that it did. */
+/* Carries on what is pending, and says which of events are ready then. known: those that the system would have
+   told of the descriptor, fired: those that it did. */
 static int psi_sock_look(psocket *s, int events, int known, int fired)
 {
     int before = s->state, step = psi_sock_step(s), ask;
@@ -11133,11 +11156,11 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
 
 /*==================================================================================================
  * >>poll
- * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
- * when the system has said something of it, or when the socket has done what the system cannot know. A look reports what
- * is known and has the system watch for the rest. Everything else sleeps in the system's own set, so a wait costs what is
- * ready, plus the logarithm of the number of watches for each time that is set. The system's interest is changed only when
- * it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there
+ * may be more), when the system has said something of it, or when the socket has done what the system cannot
+ * know. A look reports what is known and has the system watch for the rest. Everything else sleeps in the
+ * system's own set, so a wait costs what is ready, plus the logarithm of the number of watches for each time
+ * that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
 /* The socket that w is part of, NULL for what is foreign. */
@@ -11146,7 +11169,7 @@ static psocket *psi_poll_sock(psocket_watch *w)
     return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
-/* Is there something to look at of which the system may not tell: hot, or a socket handed out last, which may have more? */
+/* Is there something to look at that the system may not tell of: hot, or a socket handed out last? */
 static int psi_poll_busy(const psocket_poller *p)
 {
     int i = 0;
@@ -11185,7 +11208,7 @@ static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
 }
 #endif
 
-/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+/* Has the system watch for what w waits for, and the heap tell when to look again. Hot if it need not wait. */
 static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
@@ -11203,12 +11226,13 @@ static int psi_poll_arm(psocket_watch *w, int ready)
     }
     if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
     else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
-    if (r || (ms == 0 && !ready)) psi_watch_heat(w);
+    if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+/* Looks at a watch: reports what is ready, has the system watch for the rest. What it cannot watch for now is
+   tried again in a while, and told as ready then: an event too many, and nobody else waits for it. */
+static void psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     int fired = w->fired, ready = fired & w->events;
@@ -11217,24 +11241,24 @@ static int psi_poll_look(psocket_watch *w)
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
-    return psi_poll_arm(w, ready);
+        return; /* the system watches for it already: short, since most looks end here */
+    if (!psi_poll_arm(w, ready)) return;
+    w->fired = w->events;
+    psi_watch_times(w, w->due, psi_os_now() + 50);
 }
 
-/* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
-static int psi_poll_look_hot(psocket_poller *p, int room)
+/* Looks at every watch that is hot now, as long as the array has room. A look may free others (an application's
+   transport may), so none is held on to: each is first moved behind `end`, where it may stay. */
+static void psi_poll_look_hot(psocket_poller *p, int room)
 {
-    int r = 0;
     psi_link_in(&p->hot, &p->end);
-    while (p->hot.next != &p->end && p->given_count < room && !r) {
+    while (p->hot.next != &p->end && p->given_count < room) {
         psi_link *first = p->hot.next;
         psi_link_out(first);
         psi_link_in(&p->hot, first);
-        r = psi_poll_look((psocket_watch *)(void *)first);
+        psi_poll_look((psocket_watch *)(void *)first);
     }
     psi_link_out(&p->end);
-    return r;
 }
 
 /* Times that have passed: the user's are reported once, others make their watch hot. */
@@ -11260,8 +11284,9 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be
+   watched that was not (output, a ring that was full), or has a time. (What was just handed out is looked at
+   anyway.) */
 static void psi_poll_tell(psocket_watch *w)
 {
     const psocket *s = psi_poll_sock(w);
@@ -11293,8 +11318,8 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-    if (r) return r;
+    int i, n, os = 0, wait = -1;
+    psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
@@ -11307,11 +11332,11 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
         w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
-    if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
-    if (p->given_count) return r;
+    if (n) psi_poll_look_hot(p, PSI_EVENTS);
+    if (p->given_count) return 0;
     *now = psi_os_now();
     psi_poll_times(p, *now);
-    return r;
+    return 0;
 }
 
 /* Sets what the user wants of a watch. */
@@ -11460,8 +11485,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
  * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
-   PSOCKET_SIGNAL; or an error. */
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it
+   earlier: PSOCKET_SIGNAL; or an error. */
 static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
@@ -11490,8 +11515,8 @@ static int psi_public_begin(psocket *s, int ok)
     return 0;
 }
 
-/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting;
-   0: that is the answer. The time of an operation begins with the first try that has to wait. */
+/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again,
+   after waiting; 0: that is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
 {
     int open = s->state >= PSI_OPEN; /* else psi_sock_step looks after the time */
@@ -11507,6 +11532,7 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
     if (s->nonblocking) return 0;
     if (way == 0) psi_sock_finish(s);
     *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    if (*r < 0 && !open) psi_sock_end(s, (int)*r);
     return *r >= 0;
 }
 
@@ -11609,7 +11635,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     return r;
 }
 
-/* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
+/* Reads what to listen on into *a and (Unix-domain) *path, a part of address. NULL, or what is wrong. */
 static const char *psi_public_place(psi_addr *a, const char **path, const char *address, int port, int udp)
 {
     int there = port;
@@ -11646,8 +11672,8 @@ static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int
     return r;
 }
 
-/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram socket tells
-   without a connection: refused if nobody has it, the wrong type otherwise. */
+/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram
+   socket tells without a connection: refused if nobody has it, the wrong type otherwise. */
 static int psi_public_orphan(const psi_addr *a, const char *path)
 {
     psocket_fd fd;
@@ -11844,7 +11870,7 @@ PSOCKET_API int psocket_hasconnection(psocket *s)
 
 /*--- data */
 
-/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+/* Hands out what is left of a send, at first also what is empty: how many bytes in all, or what to answer. */
 static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
     int r = psi_public_settle(s);
@@ -11885,8 +11911,8 @@ static int psi_public_finish(psocket *s, int shut)
 PSOCKET_API int psocket_flush(psocket *s) { return psi_public_finish(s, 0); }
 PSOCKET_API int psocket_shutdown(psocket *s) { return psi_public_finish(s, 1); }
 
-/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
-   whatever has become of the socket. */
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can
+   be taken whatever has become of the socket. */
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
@@ -11927,9 +11953,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
-    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
-        if (s->state < PSI_OPEN) r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) { /* not as psi_public_gather, which believes the poller */
+        r = psi_public_settle(s);
+        if (!r) r = psi_sock_fill(s);
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
@@ -12300,6 +12326,12 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_PUSH_WHOLE(L, n) lua_pushnumber(L, n)
 #endif
 
+#ifdef PSOCKET_NO_TLS
+#define PSI_LUA_SET_TIME(tls, now) ((void)(tls))
+#else
+#define PSI_LUA_SET_TIME(tls, now) ((tls)->clock_user = (void *)(uintptr_t)(now))
+#endif
+
 #ifdef _WIN32
 #define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
 #else
@@ -12403,7 +12435,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link ready;  /* tasks to be resumed, */
+    psi_link end;    /* and, during a turn, the end of those that it resumes */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12454,7 +12487,6 @@ typedef struct psi_lua_fifo {
 /* Made by tls and starttls. */
 typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
-    int64_t now;      /* what options.clock has said */
     int timeout;      /* of handshakes, in milliseconds; -1: the socket's */
 } psi_lua_settings;
 
@@ -12656,6 +12688,7 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    psocket_error e;
     int yield;          /* in coroutines */
     int resolve, clock; /* there is such a function */
     int identities;     /* the stack's index of their list, 0 none */
@@ -12937,13 +12970,12 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
-static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all)
 {
     psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
-    memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
-    all->o.error = e;
+    all->o.error = &all->e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
@@ -13304,49 +13336,42 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0, */
-    const char *text;   /* and what is left of it */
-    size_t len;
+    int list, count, i; /* the one at hand, from 0 */
+    const char *text;
+    size_t len, gone;   /* and how much of it is gone */
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
+static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
 {
-    p->i = i;
-    p->text = "";
-    p->len = 0;
-    if (i >= p->count) return;
+    if (p->i >= p->count) return 0;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + i, &p->len);
-        return;
+        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
+        return 1;
     }
-    lua_rawgeti(L, 2, i + 1);
+    lua_rawgeti(L, 2, p->i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
+    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    while (p->i < p->count && bytes >= (double)p->len) {
-        bytes -= (double)p->len;
-        psi_lua_piece(L, p, p->i + 1);
-    }
-    if (p->i >= p->count) return;
-    p->text += (size_t)bytes;
-    p->len -= (size_t)bytes;
+    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    p->gone = (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    *used = p.len;
-    if (p.len >= size || p.i + 1 >= p.count) return p.text;
-    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
-        size_t n = p.len < size - *used ? p.len : size - *used;
-        memcpy(buf + *used, p.text, n);
+    *used = p.len - p.gone;
+    if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
+    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+        size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
+        memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
     }
     return buf;
@@ -13356,7 +13381,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_pieces p;
+    psi_lua_pieces p = { 0, 0, 0, "", 0, 0 };
     psi_lua_sock *k;
     int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
@@ -13367,9 +13392,10 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
+    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    if (op->again) psi_lua_advance(L, &p, op->state);
+    p.i = 0;
+    psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
         const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
@@ -13488,8 +13514,9 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    int ms = t && t->timeout >= 0 ? t->timeout : k->timeout;
     if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
-    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? ms : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
@@ -13704,10 +13731,8 @@ static int psi_lua_answer_question(lua_State *L)
 
 /*--- TLS settings */
 
-static int64_t psi_lua_clock(void *user)
-{
-    return ((const psi_lua_settings *)user)->now;
-}
+/* What options.clock has said is in the pointer: the psocket_tls may outlive all that is Lua's. */
+static int64_t psi_lua_clock(void *now) { return (int64_t)(uintptr_t)now; }
 
 /* settings(options or nil, which argument that is, certificates or nil) */
 static int psi_lua_make_settings(lua_State *L)
@@ -13715,7 +13740,6 @@ static int psi_lua_make_settings(lua_State *L)
     enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
     psi_lua_source from = { 0, 0, ASKS, 't' };
-    psocket_error e;
     psi_lua_settings *t;
     int r, certs = CERTS;
     lua_settop(L, CERTS);
@@ -13726,7 +13750,6 @@ static int psi_lua_make_settings(lua_State *L)
     lua_pushvalue(L, ASKS);
     PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
-    memset(&e, 0, sizeof e);
     all.o.timeout_ms = -1;
     from.arg = (int)lua_tointeger(L, ARG);
     if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
@@ -13735,14 +13758,11 @@ static int psi_lua_make_settings(lua_State *L)
     else from.arg = 2;
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     t->timeout = all.o.timeout_ms;
-    all.t.error = &e;
-    if (all.clock) {
-        all.t.clock = psi_lua_clock;
-        all.t.clock_user = t;
-    }
+    all.t.error = &all.e;
+    if (all.clock) all.t.clock = psi_lua_clock;
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
 }
 
 /* The settings at arg, or NULL if something else is there. */
@@ -13764,8 +13784,9 @@ static int psi_lua_asks(lua_State *L)
 {
     psi_lua_settings *t = psi_lua_settings_self(L);
     double now = (double)lua_tonumber(L, 2);
-    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15)) psi_lua_raise(L, "clock must return seconds since 1970");
-    if (lua_gettop(L) > 1) t->now = (int64_t)now;
+    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15 && now < (double)UINTPTR_MAX))
+        psi_lua_raise(L, "clock must return seconds since 1970");
+    if (lua_gettop(L) > 1) PSI_LUA_SET_TIME(t->tls, now);
     PSI_LUA_GETVALUE(L, 1);
     return 1;
 }
@@ -13808,7 +13829,6 @@ static int psi_lua_plan(lua_State *L)
     if (k->asks || psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE))
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
-    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
     lua_pushvalue(L, at);
     psi_lua_push_seconds(L, all.o.timeout_ms);
@@ -14059,11 +14079,10 @@ static int psi_lua_listen(lua_State *L)
     const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
     else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
     else psi_lua_expected(L, at, "port or \"address:port\"");
-    psi_lua_socket_options(L, options, &all, &e);
+    psi_lua_socket_options(L, options, &all);
     if (bind && !all.yield)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
@@ -14074,8 +14093,8 @@ static int psi_lua_listen(lua_State *L)
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
     r = psocket_listen(&k->s, address, port, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
-    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to all.e */
     return 1;
 }
 
@@ -14084,15 +14103,14 @@ static int psi_lua_wrap(lua_State *L)
 {
     psi_lua_sock *carrier = psi_lua_self(L), *k;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 2, &all, &e);
+    psi_lua_socket_options(L, 2, &all);
     if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
     carrier->s = NULL;
     k->owner = carrier->owner; /* closes what carries it, too */
     carrier->owner = NULL;
@@ -14104,14 +14122,13 @@ static int psi_lua_pair(lua_State *L)
 {
     psi_lua_sock *a, *b;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 1, &all, &e);
+    psi_lua_socket_options(L, 1, &all);
     if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14143,16 +14160,15 @@ static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
-    psi_lua_socket_options(L, 3, &all, &e);
+    psi_lua_socket_options(L, 3, &all);
     if (all.resolve) all.o.resolve = psi_lua_resolved;
     all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
     psocket_free(k->s);
     k->s = NULL;
     lua_pushboolean(L, 0);
@@ -14169,7 +14185,6 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
-    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14444,7 +14459,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14458,18 +14473,12 @@ static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
     return psi_lua_find_task(L, lua_gettop(L), 2);
 }
 
+/* contains and remove. */
 static int psi_lua_contains(lua_State *L)
 {
     psi_lua_sched *S;
-    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
-    return 1;
-}
-
-static int psi_lua_remove(lua_State *L)
-{
-    psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
-    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    if (t && psi_lua_named(L, "remove")) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
     lua_pushboolean(L, t != NULL);
     return 1;
 }
@@ -14516,8 +14525,9 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     const psocket_event *events;
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    if (S->urgent) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
@@ -14525,19 +14535,16 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
-        psi_link *first = S->ready.next;
-        psi_link_out(first);
-        psi_link_in(&S->now, first);
-    }
+    psi_link_in(&S->ready, &S->end);
     S->urgent = 0;
-    while (!psi_lua_empty(&S->now)) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+    while (S->ready.next != &S->end) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
+    psi_link_out(&S->end);
     return n;
 }
 
@@ -14922,7 +14929,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
     PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
     PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
     PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
