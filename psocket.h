@@ -3421,9 +3421,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
-   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
-   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst
+   (4 checks of P-256 each): 40; the rest is for wrong turns. Comparing two names takes 0.05 us for each 64
+   bytes, and a certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
 #define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
@@ -3431,8 +3431,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
 
-/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of NULL there, and
-   so does what is read from that: it is enough to look at the end. */
+/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of
+   NULL there, and so does what is read from that: it is enough to look at the end. */
 typedef struct psi_x509_span {
     const uint8_t *p;
     size_t n;
@@ -3515,7 +3515,7 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
     return in->p ? all : *in;
 }
 
-/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
+/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER in its only form (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
     int starts = 1;
@@ -3579,8 +3579,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
-   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves
+   are in BearSSL's order. Extensions stand together, those that say what a key may do first. */
 #define PSI_X509_OIDS(X) \
     X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
     X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
@@ -3671,7 +3671,7 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
     return 0;
 }
 
-/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+/* The shape of what is in an element if the shape around does not tell it; NULL if it has none. */
 static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 {
     int id;
@@ -3741,13 +3741,14 @@ static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int lette
     return all;
 }
 
-/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
-   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
-   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
-   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
-   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
-   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
-   whatever type, e any element, with its header, . all that follows. */
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which )
+   ends. ? is before what may be missing, + before what is there once or more, up to the end, = before what goes
+   to the next place of *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an
+   INTEGER, u one of 0 or more without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of
+   whole bytes, s an OCTET STRING, o an OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText
+   (RFC 5280 4.2.1.4), n a Name, g a GeneralName, r what bounds such names, q a policy's qualifier, whose
+   identifier is stored if unknown, x y z [0] to [2] of whatever type, e any element, with its header, . all
+   that follows. */
 static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
 {
     while (*shape && *shape != ')') {
@@ -3805,8 +3806,8 @@ static uint32_t psi_x509_name_hash(psi_x509_span name)
     return hash | 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in
+   the two ways of Unicode, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
@@ -3827,9 +3828,9 @@ static int psi_x509_folded(psi_x509_span *s)
     return c;
 }
 
-/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
-   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
-   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the
+   bytes: an authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new
+   one (RFC 5280 4.1.2.4), and what it issued before names it in the old way; others write the constraints. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
     psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
@@ -3871,15 +3872,6 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *p, size_t size)
-{
-    psi_x509_text t = PSI_ZERO;
-    t.p = p;
-    t.size = size;
-    *p = 0;
-    return t;
-}
-
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -3907,8 +3899,8 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
-   number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form,
+   whose first number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
@@ -3948,8 +3940,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ------------------------------------------------ */
 
-/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
-   digits would be an IP address to others. *.name is one only if wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last
+   label of digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
     size_t n, i;
@@ -4000,8 +3992,8 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
-   in both forms. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped
+   address is named in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
@@ -4047,10 +4039,11 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
-   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
-   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
-   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins
+   only tells more than one that failed at an issuer, and that more than one that ended. Of flaws, a
+   certificate's own, the gravest is kept, of its kind the first: they matter if a signature by its issuer
+   counts; unless it is trusted itself; whenever its key is used; always; and of the last not even subject or
+   key could be read. */
 enum {
     PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
     PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
@@ -4132,7 +4125,7 @@ typedef struct psi_x509_cert {
     psi_x509_alg alg;
     psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int usage, extended; /* key usage and extended key usage bits; -1, all of them, if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
     int flaw;                      /* PSI_RULE_* */
     psi_x509_span flawed;          /* the extension that it is about */
@@ -4234,7 +4227,8 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
-    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) ||
+               !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
         psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
@@ -4266,13 +4260,13 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
-   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody asks for policies: any will do, and how they
+   map or what anyPolicy means changes nothing; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
-        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
-        "(+(og))"
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))",
+        "=(.)", "u", "(+(og))"
     };
     psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
     int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
@@ -4303,7 +4297,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->bounds[1] = v[1];
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
-    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
+    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the path, the second asks nothing of us */
         psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
@@ -4322,7 +4316,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
 static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
     psi_x509_span v[3]; /* identifier, critical, value */
-    int left = PSI_X509_LIST, critical, id, known, before;
+    int left = PSI_X509_LIST, critical, id, known, rule, before;
     if (!list.n) list = psi_x509_none;
     while (list.n) {
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
@@ -4332,8 +4326,8 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
         psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
-                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        rule = critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION;
+        psi_x509_demand(c, rule, !known || psi_x509_read_extension(c, id, v[2], critical));
         if (c->flaw != before) c->flawed = v[0];
     }
     psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
@@ -4396,7 +4390,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
+    *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
@@ -4422,7 +4417,8 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 }
 
 /* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em,
+                               size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
     psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
@@ -4460,9 +4456,10 @@ static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_
     return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
-   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
-static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length.
+   Of ECDSA it has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest,
+                           psi_x509_span sig)
 {
     size_t len = psi_x509_hash_len(alg->hash), n;
     psi_x509_span v[2]; /* r, s */
@@ -4470,8 +4467,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     if (alg->kind == PSI_X509_PKCS1)
-        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
-               memcmp(digest, raw, len) == 0;
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa,
+                                               raw) == 1 && memcmp(digest, raw, len) == 0;
     n = psi_x509_curve_bytes(c->key.key.ec.curve);
     if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
     memcpy(raw + n - v[0].n, v[0].p, v[0].n);
@@ -4481,8 +4478,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
 
 /* --- PEM ------------------------------------------------------------------ */
 
-/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. BEGIN starts a line; blanks, a byte order mark and the dashes of a glued file may stand before it. */
+/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END
+   does not match. BEGIN starts a line, but for blanks, a byte order mark and the dashes of a glued file. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
     const uint8_t *p, *text = in->p;
@@ -4500,7 +4497,8 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0)
+        return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4530,10 +4528,10 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
         }
     }
     held &= (1u << bits) - 1;
-    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes 2 bits, one */
 }
 
-/* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
+/* DER starts with a SEQUENCE: in the long form, as no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_seq(s).p;
@@ -4558,8 +4556,8 @@ static void psi_x509_chain_free(psi_x509_chain *c)
 enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
-   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
-   read: PSOCKET_TLS_PEM. */
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one
+   that can be read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
     size_t size = c->count * sizeof *c->certs, i;
@@ -4570,7 +4568,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4615,8 +4614,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
     return good ? 0
-        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a plain "
-                  "one of a TRUSTED CERTIFICATE)", name);
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a "
+                  "plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* --- private keys --------------------------------------------------------- */
@@ -4647,7 +4646,8 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     psi_x509_span v[FIELDS];
     int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
     if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
-    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
+    for (i = N; i < REST; i++)
+        ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
@@ -4672,9 +4672,9 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
-    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return PSI_X509_CURVES;
-    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    ok = ok && PSI_X509_IS(v[VERSION], "\1") && d->n && (!curve || named == curve);
+    if (ok && !named) return PSI_X509_CURVES;
+    if (!ok || d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->point = v[PUBLIC];
     k->ec.curve = named;
@@ -4689,7 +4689,7 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
@@ -4719,7 +4719,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
         r = psi_x509_pem_next(&in, &label, &body);
     if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
     if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n || (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n ||
+        (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
         return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
@@ -4732,8 +4733,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
-   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers,
+   which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
     uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
@@ -4766,8 +4767,8 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
-   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong
+   together too (RFC 8017 3.2): a damaged key would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -4791,69 +4792,48 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 
 /* --- trust ---------------------------------------------------------------- */
 
-typedef struct psi_trust {
-    psi_x509_chain anchors;
-    int system; /* use psi_x509_system instead */
-} psi_trust;
-
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_trust psi_x509_system;
+static psi_x509_chain psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
 /* A text of a folder or of the system's: does it hold a certificate? */
-static int psi_trust_any(void *ctx, const void *text, size_t len)
+static int psi_x509_load_any(void *chain, const void *text, size_t len)
 {
-    int r = psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
+    int r = psi_x509_load((psi_x509_chain *)chain, PSI_X509_ANYTHING, text, len, "", NULL);
     return r == PSOCKET_TLS_PEM ? 0 : r ? r : 1;
 }
 
-static void psi_trust_free(psi_trust *t)
-{
-    if (t) psi_x509_chain_free(&t->anchors);
-    psi_free(t);
-}
-
-/* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
+/* Loads the anchors that the settings name, at least one; none if they name no source. */
+static int psi_x509_load_anchors(psi_x509_chain *c, const psocket_tls_options *topt, psocket_error *e)
 {
     const char *file = topt->ca_file, *dir = topt->ca_dir;
-    psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
     size_t len = topt->ca_len || !topt->ca ? topt->ca_len : strlen((const char *)topt->ca);
     char *data;
     int os, r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !file && !dir;
-    if (topt->ca) r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
+    if (topt->ca) r = psi_x509_load(c, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
     if (!r && file) {
         r = psi_os_readfile(file, &data, &len, &os);
         if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", file);
-        else r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, data, len, file, e);
+        else r = psi_x509_load(c, PSI_X509_ANCHORS, data, len, file, e);
         psi_free(data);
     }
-    if (!r && dir) {
-        r = psi_os_readdir(dir, psi_trust_any, t, &os);
-        if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
-        else r = 0;
-    }
-    if (r) psi_trust_free(t);
-    else *out = t;
-    return r;
+    if (r || !dir) return r;
+    r = psi_os_readdir(dir, psi_x509_load_any, c, &os);
+    if (r < 0) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
+    return r ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
-static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
+/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. Later it may have some. */
+static int psi_x509_trust(const psi_x509_chain **anchors, psocket_error *e)
 {
-    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t->system ? &psi_x509_system : t;
-    if (!t->system) return 0;
+    if ((*anchors)->count) return 0;
+    *anchors = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!anchors->count) {
-        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
+    if (!psi_x509_system.count) {
+        r = psi_os_systrust(psi_x509_load_any, &psi_x509_system, e);
         if (r == PSOCKET_NOMEM) psi_err_code(e, r);
-        if (r) psi_x509_chain_free(anchors);
+        if (r) psi_x509_chain_free(&psi_x509_system);
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -4863,20 +4843,20 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_chain_free(&psi_x509_system.anchors);
+    psi_x509_chain_free(&psi_x509_system);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
 /* --- the search for a path ------------------------------------------------ */
 
 typedef struct psi_x509_query {
-    psi_trust *trust;
+    const psi_x509_chain *anchors; /* none: the system's */
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
     int64_t now;         /* seconds since 1970 UTC */
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
-    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
+    int64_t until;       /* is lowered to the end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
@@ -4901,8 +4881,8 @@ static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
     return 0;
 }
 
-/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
-   base with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
+/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded one if any name it covers is. A
+   leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
 static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int excluded)
 {
     psi_x509_span rest;
@@ -4917,8 +4897,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
-   form too, in whichever of them it is written. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes
+   its IPv6 form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
     size_t i, n = base.n / 2;
@@ -4940,8 +4920,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return i == from.n && i == ip.n;
 }
 
-/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
-   told, and a name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span list, base;
@@ -5007,18 +4987,19 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     return w->edges[i].good = good;
 }
 
-/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is
+   used before it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
     size_t k, pins = w->q->pin_count;
     uint8_t digest[32];
-    int i, good, pinned = pins == 0;
+    int i, good, rule, pinned = pins == 0;
     for (i = depth; i > 0; i--) {
         const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
         good = psi_x509_edge(w, issuer, child, 1);
         if (good < 0) return 0;
-        if (!good) return psi_x509_fail(w, psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY, child);
+        rule = psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY;
+        if (!good) return psi_x509_fail(w, rule, child);
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
@@ -5035,16 +5016,17 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). Anchors of version 1 cannot
+   tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0;
-    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+    if (c->subject.n <= 2 || !(c->usage & PSI_X509_KU_CERT_SIGN) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    if (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU)) return PSI_RULE_NONE;
     return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
@@ -5078,8 +5060,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
-   identifier. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits
+   by its key identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5106,7 +5088,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks at a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5114,9 +5096,10 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
     if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
-        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
+        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1)
+            return PSI_RULE_NO_POINT;
     }
-    return c->usage < 0 || (c->usage & PSI_X509_KU_SIGN) ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
+    return c->usage & PSI_X509_KU_SIGN ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
 }
 
 /* The rule that the peer's own certificate breaks as such. */
@@ -5125,13 +5108,13 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     psi_x509_host host;
     int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
+    if (!(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
 }
 
-/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
+/* The verdict: w->rule and w->culprit. The name and dates are reported only if the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
@@ -5155,7 +5138,7 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, unsupported_ */
         {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
         {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
         {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
@@ -5217,8 +5200,9 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 {
     int code = psi_x509_rules[rule].code;
     char what[sizeof e->text], whose[200];
-    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
+    *whose = 0;
     if (rule == PSI_RULE_NAME) {
         psi_x509_put_names(&t, c, q->name);
     } else {
@@ -5241,17 +5225,16 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
-    const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
     if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
-    r = psi_x509_trust(q->trust, &trust, e);
+    w->anchors = q->anchors;
+    r = psi_x509_trust(&w->anchors, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
@@ -5263,7 +5246,7 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     return r;
 }
 
-/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+/* Can the key of the peer's own certificate be used, whatever was decided? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
     int rule = psi_x509_key_rule(leaf);
@@ -6353,7 +6336,7 @@ struct psocket_tls {
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
     psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
-    psi_trust *trust;
+    psi_x509_chain anchors; /* its own; none: the system's */
     psi_tls_identity *identities;
     size_t identity_count;
     psi_writer alpn; /* as it stands in a hello */
@@ -6799,7 +6782,7 @@ static int psi_ext_schemes(psi_hs *h, psi_writer *w, psi_reader *r)
 /* certificate_authorities, RFC 8446 4.2.4: of the trust anchors that are ours, as many as a message holds. */
 static int psi_ext_authorities(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_x509_chain *all = &h->tls->trust->anchors;
+    const psi_x509_chain *all = &h->tls->anchors;
     uint32_t list;
     size_t i;
     (void)r;
@@ -7395,7 +7378,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     psi_x509_query q = PSI_ZERO;
     int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
-    q.trust = tls->trust;
+    q.anchors = &tls->anchors;
     q.name = client || tls->insecure_no_name ? NULL : name;
     q.now = now;
     q.client = client;
@@ -7718,13 +7701,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     const psi_x509_cert *cert;
     br_sha256_context all;
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (!tls->has_policy) code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (!tls->has_policy) code = psi_x509_trust(&anchors, NULL);
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
@@ -7733,8 +7716,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
-        for (i = 0; !code && i < trust->anchors.count; i++) {
-            cert = &trust->anchors.certs[i];
+        for (i = 0; !code && i < anchors->count; i++) {
+            cert = &anchors->certs[i];
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
@@ -9313,7 +9296,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    psi_trust_free(tls->trust);
+    psi_x509_chain_free(&tls->anchors);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
@@ -9483,9 +9466,9 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 /* Servers that ask for certificates need something to verify them with. */
 static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e)
 {
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     psocket_error why = PSI_ZERO;
-    int code = psi_x509_trust(tls->trust, &trust, &why);
+    int code = psi_x509_trust(&anchors, &why);
     if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
     return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
 }
@@ -9511,7 +9494,7 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_trust_new(&tls->trust, t, e);
+    if (!code) code = psi_x509_load_anchors(&tls->anchors, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
 
@@ -12469,7 +12452,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link ready;  /* tasks to be resumed, */
+    psi_link end;    /* and, during a turn, the end of those that it resumes */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12721,6 +12705,7 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    psocket_error e;
     int yield;          /* in coroutines */
     int resolve, clock; /* there is such a function */
     int identities;     /* the stack's index of their list, 0 none */
@@ -13002,13 +12987,12 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
-static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all)
 {
     psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
-    memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
-    all->o.error = e;
+    all->o.error = &all->e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
@@ -13369,49 +13353,42 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0, */
-    const char *text;   /* and what is left of it */
-    size_t len;
+    int list, count, i; /* the one at hand, from 0 */
+    const char *text;
+    size_t len, gone;   /* and how much of it is gone */
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
+static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
 {
-    p->i = i;
-    p->text = "";
-    p->len = 0;
-    if (i >= p->count) return;
+    if (p->i >= p->count) return 0;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + i, &p->len);
-        return;
+        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
+        return 1;
     }
-    lua_rawgeti(L, 2, i + 1);
+    lua_rawgeti(L, 2, p->i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
+    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    while (p->i < p->count && bytes >= (double)p->len) {
-        bytes -= (double)p->len;
-        psi_lua_piece(L, p, p->i + 1);
-    }
-    if (p->i >= p->count) return;
-    p->text += (size_t)bytes;
-    p->len -= (size_t)bytes;
+    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    p->gone = (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    *used = p.len;
-    if (p.len >= size || p.i + 1 >= p.count) return p.text;
-    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
-        size_t n = p.len < size - *used ? p.len : size - *used;
-        memcpy(buf + *used, p.text, n);
+    *used = p.len - p.gone;
+    if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
+    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+        size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
+        memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
     }
     return buf;
@@ -13421,7 +13398,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_pieces p;
+    psi_lua_pieces p = { 0, 0, 0, "", 0, 0 };
     psi_lua_sock *k;
     int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
@@ -13432,9 +13409,10 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
+    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    if (op->again) psi_lua_advance(L, &p, op->state);
+    p.i = 0;
+    psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
         const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
@@ -13553,8 +13531,9 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    int ms = t && t->timeout >= 0 ? t->timeout : k->timeout;
     if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
-    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? ms : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
@@ -13778,7 +13757,6 @@ static int psi_lua_make_settings(lua_State *L)
     enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
     psi_lua_source from = { 0, 0, ASKS, 't' };
-    psocket_error e;
     psi_lua_settings *t;
     int r, certs = CERTS;
     lua_settop(L, CERTS);
@@ -13789,7 +13767,6 @@ static int psi_lua_make_settings(lua_State *L)
     lua_pushvalue(L, ASKS);
     PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
-    memset(&e, 0, sizeof e);
     all.o.timeout_ms = -1;
     from.arg = (int)lua_tointeger(L, ARG);
     if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
@@ -13798,11 +13775,11 @@ static int psi_lua_make_settings(lua_State *L)
     else from.arg = 2;
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     t->timeout = all.o.timeout_ms;
-    all.t.error = &e;
+    all.t.error = &all.e;
     if (all.clock) all.t.clock = psi_lua_clock;
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
 }
 
 /* The settings at arg, or NULL if something else is there. */
@@ -13869,7 +13846,6 @@ static int psi_lua_plan(lua_State *L)
     if (k->asks || psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE))
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
-    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
     lua_pushvalue(L, at);
     psi_lua_push_seconds(L, all.o.timeout_ms);
@@ -14120,11 +14096,10 @@ static int psi_lua_listen(lua_State *L)
     const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
     else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
     else psi_lua_expected(L, at, "port or \"address:port\"");
-    psi_lua_socket_options(L, options, &all, &e);
+    psi_lua_socket_options(L, options, &all);
     if (bind && !all.yield)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
@@ -14135,8 +14110,8 @@ static int psi_lua_listen(lua_State *L)
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
     r = psocket_listen(&k->s, address, port, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
-    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to all.e */
     return 1;
 }
 
@@ -14145,15 +14120,14 @@ static int psi_lua_wrap(lua_State *L)
 {
     psi_lua_sock *carrier = psi_lua_self(L), *k;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 2, &all, &e);
+    psi_lua_socket_options(L, 2, &all);
     if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
     carrier->s = NULL;
     k->owner = carrier->owner; /* closes what carries it, too */
     carrier->owner = NULL;
@@ -14165,14 +14139,13 @@ static int psi_lua_pair(lua_State *L)
 {
     psi_lua_sock *a, *b;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 1, &all, &e);
+    psi_lua_socket_options(L, 1, &all);
     if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14204,16 +14177,15 @@ static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
-    psi_lua_socket_options(L, 3, &all, &e);
+    psi_lua_socket_options(L, 3, &all);
     if (all.resolve) all.o.resolve = psi_lua_resolved;
     all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
     psocket_free(k->s);
     k->s = NULL;
     lua_pushboolean(L, 0);
@@ -14230,7 +14202,6 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
-    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14505,7 +14476,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14519,18 +14490,12 @@ static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
     return psi_lua_find_task(L, lua_gettop(L), 2);
 }
 
+/* contains and remove. */
 static int psi_lua_contains(lua_State *L)
 {
     psi_lua_sched *S;
-    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
-    return 1;
-}
-
-static int psi_lua_remove(lua_State *L)
-{
-    psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
-    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    if (t && psi_lua_named(L, "remove")) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
     lua_pushboolean(L, t != NULL);
     return 1;
 }
@@ -14577,8 +14542,9 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     const psocket_event *events;
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    if (S->urgent) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
@@ -14586,19 +14552,16 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
-        psi_link *first = S->ready.next;
-        psi_link_out(first);
-        psi_link_in(&S->now, first);
-    }
+    psi_link_in(&S->ready, &S->end);
     S->urgent = 0;
-    while (!psi_lua_empty(&S->now)) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+    while (S->ready.next != &S->end) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
+    psi_link_out(&S->end);
     return n;
 }
 
@@ -14983,7 +14946,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
     PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
     PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
     PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
