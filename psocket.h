@@ -222,7 +222,8 @@ typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
     int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
-                                 nonblocking operation lasts from its first WANT_* to its last */
+                                 nonblocking operation lasts from its first WANT_*, or from where a send
+                                 took a part, to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
     int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
@@ -408,7 +409,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
-   WANT_*, from which its time runs; under TLS they may wait in the socket until psocket_flush,
+   WANT_*; under TLS they may wait in the socket until psocket_flush,
    psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
    together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
    psocket_geterror tells how many bytes had been taken. */
@@ -11908,6 +11909,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     if (r) return r;
     s->sent = 0;
     do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    if (r >= 0 && ((size_t)r < len || psi_sock_unsent(s))) psi_sock_clock(s, 1); /* the rest waits from now on */
     return psi_public_answer(s, r);
 }
 
