@@ -583,7 +583,7 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
    before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
-   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   poller: PSOCKET_BUSY. What the system refuses is taken out. psocket_poller_wait drives connecting
    and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
@@ -2668,24 +2668,22 @@ typedef struct psi_os_poller {
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for
-   events from now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_set_change, which watches w->fd for
+   other events than before, or forgets it; psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 #define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     struct epoll_event ev;
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
     ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
-    if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* it was closed and its number given to another */
         before = 0;
@@ -2727,13 +2725,11 @@ static int psi_os_set_new(void)
     return fd;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
-    if (!events && p->process != psi_os_process()) w->events = 0;
-    if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
@@ -2786,7 +2782,7 @@ static int psi_os_set_grow(psi_os_poller *p)
     return 0;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     (void)os;
     if (events && !w->events) {
@@ -2820,6 +2816,16 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 }
 
 #endif
+
+/* Has w->fd watched for events from now on; 0 forgets it. The system's set is its maker's alone: what a child did to
+   it, its parent would see. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    if (events == w->events) return 0;
+    if (p->fd == -1 || p->process == psi_os_process()) return psi_os_set_change(p, w, events, os);
+    w->events = 0;
+    return events ? PSOCKET_INVALID : 0;
+}
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
@@ -2878,7 +2884,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
  * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
  * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
- * is empty owns no memory once psi_ring_relax has run.
+ * is empty owns no memory once psi_sock_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2940,12 +2946,6 @@ static void psi_ring_free(psi_ring *r)
 static int psi_ring_idle(const psi_ring *r)
 {
     return r->head == r->end && r->raw == r->tail;
-}
-
-/* Gives the memory back if nothing is in it. */
-static void psi_ring_relax(psi_ring *r)
-{
-    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
 /* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
@@ -3427,9 +3427,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
-   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
-   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst
+   (4 checks of P-256 each): 40; the rest is for wrong turns. Comparing two names takes 0.05 us for each 64
+   bytes, and a certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
 #define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
@@ -3437,8 +3437,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
 
-/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of NULL there, and
-   so does what is read from that: it is enough to look at the end. */
+/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of
+   NULL there, and so does what is read from that: it is enough to look at the end. */
 typedef struct psi_x509_span {
     const uint8_t *p;
     size_t n;
@@ -3521,7 +3521,7 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
     return in->p ? all : *in;
 }
 
-/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
+/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER in its only form (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
     int starts = 1;
@@ -3585,8 +3585,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
-   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves
+   are in BearSSL's order. Extensions stand together, those that say what a key may do first. */
 #define PSI_X509_OIDS(X) \
     X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
     X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
@@ -3677,7 +3677,7 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
     return 0;
 }
 
-/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+/* The shape of what is in an element if the shape around does not tell it; NULL if it has none. */
 static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 {
     int id;
@@ -3747,13 +3747,14 @@ static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int lette
     return all;
 }
 
-/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
-   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
-   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
-   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
-   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
-   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
-   whatever type, e any element, with its header, . all that follows. */
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which )
+   ends. ? is before what may be missing, + before what is there once or more, up to the end, = before what goes
+   to the next place of *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an
+   INTEGER, u one of 0 or more without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of
+   whole bytes, s an OCTET STRING, o an OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText
+   (RFC 5280 4.2.1.4), n a Name, g a GeneralName, r what bounds such names, q a policy's qualifier, whose
+   identifier is stored if unknown, x y z [0] to [2] of whatever type, e any element, with its header, . all
+   that follows. */
 static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
 {
     while (*shape && *shape != ')') {
@@ -3811,8 +3812,8 @@ static uint32_t psi_x509_name_hash(psi_x509_span name)
     return hash | 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in
+   the two ways of Unicode, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
@@ -3833,9 +3834,9 @@ static int psi_x509_folded(psi_x509_span *s)
     return c;
 }
 
-/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
-   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
-   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the
+   bytes: an authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new
+   one (RFC 5280 4.1.2.4), and what it issued before names it in the old way; others write the constraints. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
     psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
@@ -3877,15 +3878,6 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *p, size_t size)
-{
-    psi_x509_text t = PSI_ZERO;
-    t.p = p;
-    t.size = size;
-    *p = 0;
-    return t;
-}
-
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -3913,8 +3905,8 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
-   number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form,
+   whose first number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
@@ -3954,8 +3946,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ------------------------------------------------ */
 
-/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
-   digits would be an IP address to others. *.name is one only if wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last
+   label of digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
     size_t n, i;
@@ -4006,8 +3998,8 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
-   in both forms. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped
+   address is named in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
@@ -4053,10 +4045,11 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
-   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
-   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
-   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins
+   only tells more than one that failed at an issuer, and that more than one that ended. Of flaws, a
+   certificate's own, the gravest is kept, of its kind the first: they matter if a signature by its issuer
+   counts; unless it is trusted itself; whenever its key is used; always; and of the last not even subject or
+   key could be read. */
 enum {
     PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
     PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
@@ -4138,7 +4131,7 @@ typedef struct psi_x509_cert {
     psi_x509_alg alg;
     psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int usage, extended; /* key usage and extended key usage bits; -1, all of them, if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
     int flaw;                      /* PSI_RULE_* */
     psi_x509_span flawed;          /* the extension that it is about */
@@ -4240,7 +4233,8 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
-    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) ||
+               !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
         psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
@@ -4272,13 +4266,13 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
-   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody asks for policies: any will do, and how they
+   map or what anyPolicy means changes nothing; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
-        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
-        "(+(og))"
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))",
+        "=(.)", "u", "(+(og))"
     };
     psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
     int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
@@ -4309,7 +4303,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->bounds[1] = v[1];
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
-    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
+    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the path, the second asks nothing of us */
         psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
@@ -4328,7 +4322,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
 static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
     psi_x509_span v[3]; /* identifier, critical, value */
-    int left = PSI_X509_LIST, critical, id, known, before;
+    int left = PSI_X509_LIST, critical, id, known, rule, before;
     if (!list.n) list = psi_x509_none;
     while (list.n) {
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
@@ -4338,8 +4332,8 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
         psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
-                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        rule = critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION;
+        psi_x509_demand(c, rule, !known || psi_x509_read_extension(c, id, v[2], critical));
         if (c->flaw != before) c->flawed = v[0];
     }
     psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
@@ -4402,7 +4396,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
+    *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
@@ -4428,7 +4423,8 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 }
 
 /* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em,
+                               size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
     psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
@@ -4466,9 +4462,10 @@ static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_
     return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
-   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
-static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length.
+   Of ECDSA it has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest,
+                           psi_x509_span sig)
 {
     size_t len = psi_x509_hash_len(alg->hash), n;
     psi_x509_span v[2]; /* r, s */
@@ -4476,8 +4473,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     if (alg->kind == PSI_X509_PKCS1)
-        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
-               memcmp(digest, raw, len) == 0;
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa,
+                                               raw) == 1 && memcmp(digest, raw, len) == 0;
     n = psi_x509_curve_bytes(c->key.key.ec.curve);
     if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
     memcpy(raw + n - v[0].n, v[0].p, v[0].n);
@@ -4487,8 +4484,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
 
 /* --- PEM ------------------------------------------------------------------ */
 
-/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. BEGIN starts a line; blanks, a byte order mark and the dashes of a glued file may stand before it. */
+/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END
+   does not match. BEGIN starts a line, but for blanks, a byte order mark and the dashes of a glued file. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
     const uint8_t *p, *text = in->p;
@@ -4506,7 +4503,8 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0)
+        return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4536,10 +4534,10 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
         }
     }
     held &= (1u << bits) - 1;
-    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes 2 bits, one */
 }
 
-/* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
+/* DER starts with a SEQUENCE: in the long form, as no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_seq(s).p;
@@ -4564,8 +4562,8 @@ static void psi_x509_chain_free(psi_x509_chain *c)
 enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
-   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
-   read: PSOCKET_TLS_PEM. */
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one
+   that can be read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
     size_t size = c->count * sizeof *c->certs, i;
@@ -4576,7 +4574,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4621,8 +4620,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
     return good ? 0
-        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a plain "
-                  "one of a TRUSTED CERTIFICATE)", name);
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a "
+                  "plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* --- private keys --------------------------------------------------------- */
@@ -4653,7 +4652,8 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     psi_x509_span v[FIELDS];
     int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
     if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
-    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
+    for (i = N; i < REST; i++)
+        ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
@@ -4678,9 +4678,9 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
-    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return PSI_X509_CURVES;
-    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    ok = ok && PSI_X509_IS(v[VERSION], "\1") && d->n && (!curve || named == curve);
+    if (ok && !named) return PSI_X509_CURVES;
+    if (!ok || d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->point = v[PUBLIC];
     k->ec.curve = named;
@@ -4695,7 +4695,7 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
@@ -4725,7 +4725,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
         r = psi_x509_pem_next(&in, &label, &body);
     if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
     if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n || (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n ||
+        (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
         return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
@@ -4738,8 +4739,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
-   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers,
+   which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
     uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
@@ -4772,8 +4773,8 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
-   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong
+   together too (RFC 8017 3.2): a damaged key would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -4797,69 +4798,48 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 
 /* --- trust ---------------------------------------------------------------- */
 
-typedef struct psi_trust {
-    psi_x509_chain anchors;
-    int system; /* use psi_x509_system instead */
-} psi_trust;
-
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_trust psi_x509_system;
+static psi_x509_chain psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
 /* A text of a folder or of the system's: does it hold a certificate? */
-static int psi_trust_any(void *ctx, const void *text, size_t len)
+static int psi_x509_load_any(void *chain, const void *text, size_t len)
 {
-    int r = psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
+    int r = psi_x509_load((psi_x509_chain *)chain, PSI_X509_ANYTHING, text, len, "", NULL);
     return r == PSOCKET_TLS_PEM ? 0 : r ? r : 1;
 }
 
-static void psi_trust_free(psi_trust *t)
-{
-    if (t) psi_x509_chain_free(&t->anchors);
-    psi_free(t);
-}
-
-/* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
+/* Loads the anchors that the settings name, at least one; none if they name no source. */
+static int psi_x509_load_anchors(psi_x509_chain *c, const psocket_tls_options *topt, psocket_error *e)
 {
     const char *file = topt->ca_file, *dir = topt->ca_dir;
-    psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
     size_t len = topt->ca_len || !topt->ca ? topt->ca_len : strlen((const char *)topt->ca);
     char *data;
     int os, r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !file && !dir;
-    if (topt->ca) r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
+    if (topt->ca) r = psi_x509_load(c, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
     if (!r && file) {
         r = psi_os_readfile(file, &data, &len, &os);
         if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", file);
-        else r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, data, len, file, e);
+        else r = psi_x509_load(c, PSI_X509_ANCHORS, data, len, file, e);
         psi_free(data);
     }
-    if (!r && dir) {
-        r = psi_os_readdir(dir, psi_trust_any, t, &os);
-        if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
-        else r = 0;
-    }
-    if (r) psi_trust_free(t);
-    else *out = t;
-    return r;
+    if (r || !dir) return r;
+    r = psi_os_readdir(dir, psi_x509_load_any, c, &os);
+    if (r < 0) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
+    return r ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
-static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
+/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. Later it may have some. */
+static int psi_x509_trust(const psi_x509_chain **anchors, psocket_error *e)
 {
-    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t->system ? &psi_x509_system : t;
-    if (!t->system) return 0;
+    if ((*anchors)->count) return 0;
+    *anchors = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!anchors->count) {
-        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
+    if (!psi_x509_system.count) {
+        r = psi_os_systrust(psi_x509_load_any, &psi_x509_system, e);
         if (r == PSOCKET_NOMEM) psi_err_code(e, r);
-        if (r) psi_x509_chain_free(anchors);
+        if (r) psi_x509_chain_free(&psi_x509_system);
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -4869,20 +4849,20 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_chain_free(&psi_x509_system.anchors);
+    psi_x509_chain_free(&psi_x509_system);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
 /* --- the search for a path ------------------------------------------------ */
 
 typedef struct psi_x509_query {
-    psi_trust *trust;
+    const psi_x509_chain *anchors; /* none: the system's */
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
     int64_t now;         /* seconds since 1970 UTC */
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
-    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
+    int64_t until;       /* is lowered to the end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
@@ -4907,8 +4887,8 @@ static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
     return 0;
 }
 
-/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
-   base with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
+/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded one if any name it covers is. A
+   leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
 static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int excluded)
 {
     psi_x509_span rest;
@@ -4923,8 +4903,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
-   form too, in whichever of them it is written. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes
+   its IPv6 form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
     size_t i, n = base.n / 2;
@@ -4946,8 +4926,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return i == from.n && i == ip.n;
 }
 
-/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
-   told, and a name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span list, base;
@@ -5013,18 +4993,19 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     return w->edges[i].good = good;
 }
 
-/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is
+   used before it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
     size_t k, pins = w->q->pin_count;
     uint8_t digest[32];
-    int i, good, pinned = pins == 0;
+    int i, good, rule, pinned = pins == 0;
     for (i = depth; i > 0; i--) {
         const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
         good = psi_x509_edge(w, issuer, child, 1);
         if (good < 0) return 0;
-        if (!good) return psi_x509_fail(w, psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY, child);
+        rule = psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY;
+        if (!good) return psi_x509_fail(w, rule, child);
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
@@ -5041,16 +5022,17 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). Anchors of version 1 cannot
+   tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0;
-    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+    if (c->subject.n <= 2 || !(c->usage & PSI_X509_KU_CERT_SIGN) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    if (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU)) return PSI_RULE_NONE;
     return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
@@ -5084,8 +5066,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
-   identifier. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits
+   by its key identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5112,7 +5094,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks at a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5120,9 +5102,10 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
     if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
-        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
+        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1)
+            return PSI_RULE_NO_POINT;
     }
-    return c->usage < 0 || (c->usage & PSI_X509_KU_SIGN) ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
+    return c->usage & PSI_X509_KU_SIGN ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
 }
 
 /* The rule that the peer's own certificate breaks as such. */
@@ -5131,13 +5114,13 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     psi_x509_host host;
     int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
+    if (!(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
 }
 
-/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
+/* The verdict: w->rule and w->culprit. The name and dates are reported only if the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
@@ -5161,7 +5144,7 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, unsupported_ */
         {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
         {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
         {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
@@ -5223,8 +5206,9 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 {
     int code = psi_x509_rules[rule].code;
     char what[sizeof e->text], whose[200];
-    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
+    *whose = 0;
     if (rule == PSI_RULE_NAME) {
         psi_x509_put_names(&t, c, q->name);
     } else {
@@ -5247,17 +5231,16 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
-    const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
     if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
-    r = psi_x509_trust(q->trust, &trust, e);
+    w->anchors = q->anchors;
+    r = psi_x509_trust(&w->anchors, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
@@ -5269,7 +5252,7 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     return r;
 }
 
-/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+/* Can the key of the peer's own certificate be used, whatever was decided? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
     int rule = psi_x509_key_rule(leaf);
@@ -6359,7 +6342,7 @@ struct psocket_tls {
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
     psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
-    psi_trust *trust;
+    psi_x509_chain anchors; /* its own; none: the system's */
     psi_tls_identity *identities;
     size_t identity_count;
     psi_writer alpn; /* as it stands in a hello */
@@ -6805,7 +6788,7 @@ static int psi_ext_schemes(psi_hs *h, psi_writer *w, psi_reader *r)
 /* certificate_authorities, RFC 8446 4.2.4: of the trust anchors that are ours, as many as a message holds. */
 static int psi_ext_authorities(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_x509_chain *all = &h->tls->trust->anchors;
+    const psi_x509_chain *all = &h->tls->anchors;
     uint32_t list;
     size_t i;
     (void)r;
@@ -7401,7 +7384,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     psi_x509_query q = PSI_ZERO;
     int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
-    q.trust = tls->trust;
+    q.anchors = &tls->anchors;
     q.name = client || tls->insecure_no_name ? NULL : name;
     q.now = now;
     q.client = client;
@@ -7724,13 +7707,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     const psi_x509_cert *cert;
     br_sha256_context all;
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (!tls->has_policy) code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (!tls->has_policy) code = psi_x509_trust(&anchors, NULL);
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
@@ -7739,8 +7722,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
-        for (i = 0; !code && i < trust->anchors.count; i++) {
-            cert = &trust->anchors.certs[i];
+        for (i = 0; !code && i < anchors->count; i++) {
+            cert = &anchors->certs[i];
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
@@ -9319,7 +9302,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    psi_trust_free(tls->trust);
+    psi_x509_chain_free(&tls->anchors);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
@@ -9489,9 +9472,9 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 /* Servers that ask for certificates need something to verify them with. */
 static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e)
 {
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     psocket_error why = PSI_ZERO;
-    int code = psi_x509_trust(tls->trust, &trust, &why);
+    int code = psi_x509_trust(&anchors, &why);
     if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
     return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
 }
@@ -9517,7 +9500,7 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_trust_new(&tls->trust, t, e);
+    if (!code) code = psi_x509_load_anchors(&tls->anchors, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
 
@@ -10281,7 +10264,9 @@ static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, in
     return 1;
 }
 
-static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
+static const psocket_transport psi_transport_fd = {
+    psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants
+};
 
 /*--- the transport: a UDP socket that anybody may send to */
 
@@ -10309,7 +10294,9 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
     return psi_os_put(s->fd, p, n, &to, os);
 }
 
-static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
+static const psocket_transport psi_transport_udp = {
+    psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants
+};
 
 /* Has fd, of this family, whose other end s->peer is, carry s from now on. */
 static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_transport *io)
@@ -10374,7 +10361,7 @@ static int psi_sock_end(psocket *s, int code)
 static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
 {
     if (r >= 0 && (size_t)r > most) return PSOCKET_INVALID;
-    return r <= PSOCKET_CODE_END || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE ? (ptrdiff_t)PSOCKET_OS : r;
+    return r <= PSOCKET_CODE_END || (psi_is_want(r) && !psi_is_wait(r)) ? (ptrdiff_t)PSOCKET_OS : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10456,15 +10443,15 @@ static void psi_sock_relax(psocket *s)
 {
     psocket_poller *p = s->watch.poller;
     psi_ring *r = &s->ring;
-    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
+    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    if (!r->buf || !psi_ring_idle(r)) return;
+    if (p && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
         r->buf = NULL;
-        psi_ring_free(r);
     }
-    psi_ring_relax(r);
-    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    psi_ring_free(r);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
@@ -10487,7 +10474,8 @@ static int psi_sock_reserve(psocket *s, size_t n)
 static int psi_sock_full(const psocket *s)
 {
     uint32_t most = s->limit > s->need ? s->limit : s->need;
-    return s->ring.bytes >= most || (s->udp && (s->ring.end - s->ring.head) / 16 >= most); /* empty datagrams take room, too */
+    if (s->udp && (s->ring.end - s->ring.head) / 16 >= most) return 1; /* empty datagrams take room, too */
+    return s->ring.bytes >= most;
 }
 
 /* What came ends in an error. */
@@ -10574,7 +10562,8 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
+    else if (code == 0 || code == PSOCKET_CLOSED)
+        code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
     if (!s->broken) psi_sock_note(s, code, os);
@@ -10611,7 +10600,8 @@ static int psi_sock_fill(psocket *s)
    is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
-    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK, r = 0;
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK;
+    int r = 0;
     if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
@@ -10812,13 +10802,14 @@ static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *
 static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
-    int i = 0;
+    int i;
     if (PSI_TLS && !d) {
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
     if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
-    do psi_dial_failed(d, d->live ? d->tries[i].to : &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    if (!d->live) psi_dial_failed(d, &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0);
+    for (i = 0; i < d->live; i++) psi_dial_failed(d, d->tries[i].to, PSOCKET_TIMEOUT, 0);
     return psi_dial_lost(s);
 }
 
@@ -10945,7 +10936,8 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
+    if (l->path && l->process == psi_os_process())
+        psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
@@ -10974,7 +10966,8 @@ static int psi_sock_ready(const psocket *s, int events)
     case PSI_DIALLING:
         return 0;
     case PSI_HANDSHAKING: /* does it wait for the application? */
-        return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
+        if (!PSI_TLS || psi_hs_output(s->of.hs, &p)) return 0;
+        return psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
     case PSI_LISTENING:
         if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
@@ -11140,7 +11133,9 @@ static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, 
     return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
+static const psocket_transport psi_transport_wrap = {
+    psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants
+};
 
 /*--- making one */
 
@@ -11242,7 +11237,7 @@ static int psi_poll_arm(psocket_watch *w, int ready)
         fds[i--] = fds[--n];
     }
     if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
-    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone */
     if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
@@ -11341,7 +11336,8 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
-    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    n = PSI_EVENTS - p->given_count;
+    if (n) n = psi_os_poller_wait(&p->os, ready, n, wait, &os);
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
     for (i = 0; i < n; i++) {
@@ -11416,7 +11412,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     return 0;
 }
 
-PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms,
+                                     void *user)
 {
     psocket_watch *w = out ? *out : NULL;
     int r, os, fresh = !w;
@@ -11581,7 +11578,8 @@ static const char *psi_public_options(psi_os_settings *set)
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
-    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl ||
+                    o->multicast_noloop))
         return "broadcast and multicast are for UDP";
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "no such multicast_interface";
@@ -11593,11 +11591,12 @@ static const char *psi_public_options(psi_os_settings *set)
 /* Begins to make a socket: clears its place, reads opt. 0, or an error, which has been told. */
 static int psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
-    const char *wrong = out ? side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL : "no place for the socket";
+    const char *wrong = side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL;
     int r = psi_os_start();
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (out) *out = NULL;
+    else wrong = "no place for the socket";
     if (r) return psi_err_code(set->opt.error, r);
     if (!wrong) wrong = psi_public_options(set);
     return wrong ? psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s", wrong) : 0;
@@ -11607,15 +11606,16 @@ static int psi_public_settings(psi_os_settings *set, psocket **out, int side, co
 static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
     const char *path = host ? psi_addr_path(host) : NULL;
-    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path)) return "no host, or one that is too long";
+    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path))
+        return "no host, or one that is too long";
     if (!path) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
     return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *place, int port)
 {
-    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, address ? address : "", port);
+    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, place ? place : "", port);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -11626,7 +11626,8 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     psi_dial *d;
     int r = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     if (r) return r;
-    if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
+    wrong = psi_public_target(&set, host, port);
+    if (wrong) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     s = psi_sock_new(&set.opt, PSOCKET_CLIENT, NULL);
@@ -11674,10 +11675,12 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor for s, which listens unless it is for datagrams. */
-static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set, int *os)
+static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set,
+                            int *os)
 {
     int backlog = set->opt.backlog > 0 ? set->opt.backlog : INT_MAX; /* the system knows its most */
-    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) | (s->udp ? PSI_OS_DATAGRAMS : 0);
+    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                (s->udp ? PSI_OS_DATAGRAMS : 0);
     int r = psi_os_socket(&s->fd, a->family, s->udp, os);
     s->family = a->family;
     if (!r) r = psi_os_set(s->fd, a->family, s->udp, set, os);
@@ -11747,7 +11750,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
     if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         psi_addr_print_port(&a, where);
-        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
+        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "",
+                   path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
         r = psi_os_join(s->fd, &set, &os);
@@ -11762,7 +11766,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     return r;
 }
 
-PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
+PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side,
+                             const psocket_options *opt)
 {
     psi_os_settings set;
     psocket *s;
@@ -12094,7 +12099,8 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_rec(s) || !label || !out || !n) return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
+    if (!psi_sock_rec(s) || !label || !out || !n)
+        return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
     r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
         return psi_sock_say(s, PSOCKET_UNSUPPORTED, "exporting needs TLS 1.3 or the extended master secret");
