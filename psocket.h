@@ -583,7 +583,7 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
    before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
-   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   poller: PSOCKET_BUSY. What the system refuses is taken out. psocket_poller_wait drives connecting
    and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
@@ -2668,24 +2668,22 @@ typedef struct psi_os_poller {
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for
-   events from now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_set_change, which watches w->fd for
+   other events than before, or forgets it; psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 #define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     struct epoll_event ev;
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
     ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
-    if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* it was closed and its number given to another */
         before = 0;
@@ -2727,13 +2725,11 @@ static int psi_os_set_new(void)
     return fd;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
-    if (!events && p->process != psi_os_process()) w->events = 0;
-    if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
@@ -2786,7 +2782,7 @@ static int psi_os_set_grow(psi_os_poller *p)
     return 0;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     (void)os;
     if (events && !w->events) {
@@ -2820,6 +2816,16 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 }
 
 #endif
+
+/* Has w->fd watched for events from now on; 0 forgets it. The system's set is its maker's alone: what a child did to
+   it, its parent would see. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    if (events == w->events) return 0;
+    if (p->fd == -1 || p->process == psi_os_process()) return psi_os_set_change(p, w, events, os);
+    w->events = 0;
+    return events ? PSOCKET_INVALID : 0;
+}
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
@@ -2878,7 +2884,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
  * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
  * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
- * is empty owns no memory once psi_ring_relax has run.
+ * is empty owns no memory once psi_sock_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2940,12 +2946,6 @@ static void psi_ring_free(psi_ring *r)
 static int psi_ring_idle(const psi_ring *r)
 {
     return r->head == r->end && r->raw == r->tail;
-}
-
-/* Gives the memory back if nothing is in it. */
-static void psi_ring_relax(psi_ring *r)
-{
-    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
 /* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
@@ -10261,7 +10261,9 @@ static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, in
     return 1;
 }
 
-static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
+static const psocket_transport psi_transport_fd = {
+    psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants
+};
 
 /*--- the transport: a UDP socket that anybody may send to */
 
@@ -10289,7 +10291,9 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
     return psi_os_put(s->fd, p, n, &to, os);
 }
 
-static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
+static const psocket_transport psi_transport_udp = {
+    psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants
+};
 
 /* Has fd, of this family, whose other end s->peer is, carry s from now on. */
 static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_transport *io)
@@ -10354,7 +10358,7 @@ static int psi_sock_end(psocket *s, int code)
 static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
 {
     if (r >= 0 && (size_t)r > most) return PSOCKET_INVALID;
-    return r <= PSOCKET_CODE_END || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE ? (ptrdiff_t)PSOCKET_OS : r;
+    return r <= PSOCKET_CODE_END || (psi_is_want(r) && !psi_is_wait(r)) ? (ptrdiff_t)PSOCKET_OS : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10436,15 +10440,15 @@ static void psi_sock_relax(psocket *s)
 {
     psocket_poller *p = s->watch.poller;
     psi_ring *r = &s->ring;
-    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
+    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    if (!r->buf || !psi_ring_idle(r)) return;
+    if (p && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
         r->buf = NULL;
-        psi_ring_free(r);
     }
-    psi_ring_relax(r);
-    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    psi_ring_free(r);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
@@ -10467,7 +10471,8 @@ static int psi_sock_reserve(psocket *s, size_t n)
 static int psi_sock_full(const psocket *s)
 {
     uint32_t most = s->limit > s->need ? s->limit : s->need;
-    return s->ring.bytes >= most || (s->udp && (s->ring.end - s->ring.head) / 16 >= most); /* empty datagrams take room, too */
+    if (s->udp && (s->ring.end - s->ring.head) / 16 >= most) return 1; /* empty datagrams take room, too */
+    return s->ring.bytes >= most;
 }
 
 /* What came ends in an error. */
@@ -10554,7 +10559,8 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
+    else if (code == 0 || code == PSOCKET_CLOSED)
+        code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
     if (!s->broken) psi_sock_note(s, code, os);
@@ -10591,7 +10597,8 @@ static int psi_sock_fill(psocket *s)
    is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
-    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK, r = 0;
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK;
+    int r = 0;
     if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
@@ -10792,13 +10799,14 @@ static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *
 static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
-    int i = 0;
+    int i;
     if (PSI_TLS && !d) {
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
     if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
-    do psi_dial_failed(d, d->live ? d->tries[i].to : &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    if (!d->live) psi_dial_failed(d, &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0);
+    for (i = 0; i < d->live; i++) psi_dial_failed(d, d->tries[i].to, PSOCKET_TIMEOUT, 0);
     return psi_dial_lost(s);
 }
 
@@ -10925,7 +10933,8 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
+    if (l->path && l->process == psi_os_process())
+        psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
@@ -10954,7 +10963,8 @@ static int psi_sock_ready(const psocket *s, int events)
     case PSI_DIALLING:
         return 0;
     case PSI_HANDSHAKING: /* does it wait for the application? */
-        return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
+        if (!PSI_TLS || psi_hs_output(s->of.hs, &p)) return 0;
+        return psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
     case PSI_LISTENING:
         if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
@@ -11120,7 +11130,9 @@ static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, 
     return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
+static const psocket_transport psi_transport_wrap = {
+    psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants
+};
 
 /*--- making one */
 
@@ -11222,7 +11234,7 @@ static int psi_poll_arm(psocket_watch *w, int ready)
         fds[i--] = fds[--n];
     }
     if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
-    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone */
     if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
@@ -11321,7 +11333,8 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
-    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    n = PSI_EVENTS - p->given_count;
+    if (n) n = psi_os_poller_wait(&p->os, ready, n, wait, &os);
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
     for (i = 0; i < n; i++) {
@@ -11396,7 +11409,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     return 0;
 }
 
-PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms,
+                                     void *user)
 {
     psocket_watch *w = out ? *out : NULL;
     int r, os, fresh = !w;
@@ -11561,7 +11575,8 @@ static const char *psi_public_options(psi_os_settings *set)
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
-    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl ||
+                    o->multicast_noloop))
         return "broadcast and multicast are for UDP";
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "no such multicast_interface";
@@ -11573,11 +11588,12 @@ static const char *psi_public_options(psi_os_settings *set)
 /* Begins to make a socket: clears its place, reads opt. 0, or an error, which has been told. */
 static int psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
-    const char *wrong = out ? side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL : "no place for the socket";
+    const char *wrong = side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL;
     int r = psi_os_start();
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (out) *out = NULL;
+    else wrong = "no place for the socket";
     if (r) return psi_err_code(set->opt.error, r);
     if (!wrong) wrong = psi_public_options(set);
     return wrong ? psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s", wrong) : 0;
@@ -11587,15 +11603,16 @@ static int psi_public_settings(psi_os_settings *set, psocket **out, int side, co
 static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
     const char *path = host ? psi_addr_path(host) : NULL;
-    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path)) return "no host, or one that is too long";
+    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path))
+        return "no host, or one that is too long";
     if (!path) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
     return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *place, int port)
 {
-    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, address ? address : "", port);
+    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, place ? place : "", port);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -11606,7 +11623,8 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     psi_dial *d;
     int r = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     if (r) return r;
-    if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
+    wrong = psi_public_target(&set, host, port);
+    if (wrong) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     s = psi_sock_new(&set.opt, PSOCKET_CLIENT, NULL);
@@ -11654,10 +11672,12 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor for s, which listens unless it is for datagrams. */
-static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set, int *os)
+static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set,
+                            int *os)
 {
     int backlog = set->opt.backlog > 0 ? set->opt.backlog : INT_MAX; /* the system knows its most */
-    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) | (s->udp ? PSI_OS_DATAGRAMS : 0);
+    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                (s->udp ? PSI_OS_DATAGRAMS : 0);
     int r = psi_os_socket(&s->fd, a->family, s->udp, os);
     s->family = a->family;
     if (!r) r = psi_os_set(s->fd, a->family, s->udp, set, os);
@@ -11727,7 +11747,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
     if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         psi_addr_print_port(&a, where);
-        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
+        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "",
+                   path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
         r = psi_os_join(s->fd, &set, &os);
@@ -11742,7 +11763,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     return r;
 }
 
-PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
+PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side,
+                             const psocket_options *opt)
 {
     psi_os_settings set;
     psocket *s;
@@ -12074,7 +12096,8 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_rec(s) || !label || !out || !n) return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
+    if (!psi_sock_rec(s) || !label || !out || !n)
+        return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
     r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
         return psi_sock_say(s, PSOCKET_UNSUPPORTED, "exporting needs TLS 1.3 or the extended master secret");
@@ -12432,8 +12455,7 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready;  /* tasks to be resumed, */
-    psi_link end;    /* and, during a turn, the end of those that it resumes */
+    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one (which a turn in errorfunc may finish) */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12489,22 +12511,23 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, behind which all of these are, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* that table, and the metatable of its objects */
+    psi_lua_vm *vm;
 } psi_lua_function;
-
-static psi_lua_vm *psi_lua_here(lua_State *L)
-{
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
 {
     return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static psi_lua_vm *psi_lua_here(lua_State *L)
+{
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, int class_of)
@@ -12608,12 +12631,12 @@ static int psi_lua_named(lua_State *L, const char *name)
     return strcmp(psi_lua_this(L)->key, name) == 0;
 }
 
-/* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, int class_of)
+/* The userdata at index, if it is of this class of vm. */
+static void *psi_lua_is(lua_State *L, int index, const psi_lua_vm *vm, int class_of)
 {
     void *p = lua_touserdata(L, index);
     if (!p || !lua_getmetatable(L, index)) return NULL;
-    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    if (lua_topointer(L, -1) != vm->meta[class_of]) p = NULL;
     lua_pop(L, 1);
     return p;
 }
@@ -12621,11 +12644,11 @@ static void *psi_lua_is(lua_State *L, int index, int class_of)
 /* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
-    int class_of = psi_lua_this(L)->of;
-    void *p = psi_lua_is(L, 1, class_of);
+    const psi_lua_function *f = psi_lua_this(L);
+    void *p = psi_lua_is(L, 1, f->vm, f->of);
     if (p) return p;
     lua_settop(L, 1);
-    psi_lua_expected(L, 1, psi_lua_names[class_of]);
+    psi_lua_expected(L, 1, psi_lua_names[f->of]);
     return NULL;
 }
 
@@ -13052,7 +13075,7 @@ static psi_lua_sched *psi_lua_find_core(lua_State *L)
     if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
     lua_pushliteral(L, "_core");
     lua_rawget(L, 1);
-    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), psi_lua_here(L), PSI_LUA_CORE);
     if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
     return S;
 }
@@ -13339,25 +13362,30 @@ typedef struct psi_lua_pieces {
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    if (p->i >= p->count) return 0;
+    p->i = i;
+    p->gone = 0;
+    if (i >= p->count) return;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
-        return 1;
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
     }
-    lua_rawgeti(L, 2, p->i + 1);
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    bytes += (double)p->gone;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
+    }
     p->gone = (size_t)bytes;
 }
 
@@ -13366,7 +13394,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 {
     *used = p.len - p.gone;
     if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
-    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
         size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
         memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
@@ -13389,9 +13417,8 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
+    for (i = p.count; i-- > 0;) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    p.i = 0;
     psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
@@ -13609,12 +13636,11 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
-    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = vm;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13765,7 +13791,7 @@ static int psi_lua_make_settings(lua_State *L)
 /* The settings at arg, or NULL if something else is there. */
 static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, psi_lua_here(L), PSI_LUA_SETTINGS);
     if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
@@ -14182,6 +14208,7 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14419,7 +14446,7 @@ static int psi_lua_start(lua_State *L)
 {
     int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
     psi_lua_sched *S;
-    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, psi_lua_here(L), PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
     psi_lua_task *t;
     if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
@@ -14456,7 +14483,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14522,9 +14549,8 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     const psocket_event *events;
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
-    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent) ms = 0;
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
@@ -14532,16 +14558,19 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    psi_link_in(&S->ready, &S->end);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
+    }
     S->urgent = 0;
-    while (S->ready.next != &S->end) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
+    while (!psi_lua_empty(&S->now)) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
-    psi_link_out(&S->end);
     return n;
 }
 
@@ -14903,11 +14932,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
 #define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of, NULL }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
@@ -14934,12 +14963,12 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
     PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
     PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
-    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    const psi_lua_function *f;
+    psi_lua_function *f;
     psi_lua_vm *vm;
     int n;
     lua_settop(L, 0);
@@ -14948,8 +14977,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
         luaL_newmetatable(L, psi_lua_names[n]);
@@ -14960,9 +14991,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }
