@@ -4547,7 +4547,7 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs; /* room for a power of two */
+    psi_x509_cert *certs; /* room for a power of two, at least 4 */
     size_t count, bytes;
 } psi_x509_chain;
 
@@ -4574,8 +4574,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0)
-        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && c->count % 4 == 0 && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : 4 * sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4743,7 +4743,7 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
    which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    uint8_t all[4][290] = {{0}}, *r = all[0], *x = all[1], *mod = all[2], *t = all[3];
     unsigned carry, borrow, add, take, keep, wrong = 0;
     size_t step, i;
     memcpy(mod, m.p, m.n);
@@ -4766,10 +4766,7 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
-    psi_wipe(r, sizeof r);
-    psi_wipe(x, sizeof x);
-    psi_wipe(mod, sizeof mod);
-    psi_wipe(t, sizeof t);
+    psi_wipe(all, sizeof all);
     return !wrong;
 }
 
