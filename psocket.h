@@ -12619,7 +12619,7 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
     psocket_error e;
     if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
-        if (k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
+        if (k && k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
     }
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
