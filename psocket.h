@@ -7555,7 +7555,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
