@@ -12618,8 +12618,10 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
     if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
+        if (k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
+    }
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
 
@@ -14543,20 +14545,31 @@ static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
     }
 }
 
+/* Waits for events, and wakes those that they are for. How many there were. */
+static int psi_lua_wait(lua_State *L, psi_lua_sched *S, int ms)
+{
+    const psocket_event *events;
+    int i, n = psocket_poller_wait(S->poller, &events, ms);
+    if (n == PSOCKET_NOMEM) { /* others may give some back */
+        psi_os_poll(NULL, 0, ms < 0 || ms > 50 ? 50 : ms, &i);
+        return 0;
+    }
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    return n;
+}
+
 /* One turn: waits for events, and resumes who is ready. How many events there were. */
 static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
 {
-    const psocket_event *events;
-    int i, n, ms;
+    int n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
     if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
-    n = psocket_poller_wait(S->poller, &events, ms);
-    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
-    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    n = psi_lua_wait(L, S, ms);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
     while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
         psi_link *first = S->ready.next;
@@ -14910,13 +14923,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local put, get = rawset, rawget\n"
+    "if not ephemeral and debug and debug.setfenv then\n" /* one that refers to its coroutine lies in it, which nothing runs */
+    "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
+    "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
+    "end\n"
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
+    "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
     "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
     "  C.join(self, co)\n"
-    "  local r = results[co]\n"
+    "  local r = get(results, co)\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"
