@@ -4558,7 +4558,7 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs; /* room for a power of two */
+    psi_x509_cert *certs; /* room for a power of two, at least 4 */
     size_t count, bytes;
 } psi_x509_chain;
 
@@ -4585,8 +4585,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0)
-        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && c->count % 4 == 0 && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : 4 * sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4754,7 +4754,7 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
    which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    uint8_t all[4][290] = {{0}}, *r = all[0], *x = all[1], *mod = all[2], *t = all[3];
     unsigned carry, borrow, add, take, keep, wrong = 0;
     size_t step, i;
     memcpy(mod, m.p, m.n);
@@ -4777,10 +4777,7 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
-    psi_wipe(r, sizeof r);
-    psi_wipe(x, sizeof x);
-    psi_wipe(mod, sizeof mod);
-    psi_wipe(t, sizeof t);
+    psi_wipe(all, sizeof all);
     return !wrong;
 }
 
@@ -7569,7 +7566,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -12469,8 +12466,7 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready;  /* tasks to be resumed, */
-    psi_link end;    /* and, during a turn, the end of those that it resumes */
+    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one (which a turn in errorfunc may finish) */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12526,22 +12522,23 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, behind which all of these are, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* that table, and the metatable of its objects */
+    psi_lua_vm *vm;
 } psi_lua_function;
-
-static psi_lua_vm *psi_lua_here(lua_State *L)
-{
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
 {
     return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static psi_lua_vm *psi_lua_here(lua_State *L)
+{
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, int class_of)
@@ -12632,8 +12629,10 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
     if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
+        if (k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
+    }
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
 
@@ -12645,12 +12644,12 @@ static int psi_lua_named(lua_State *L, const char *name)
     return strcmp(psi_lua_this(L)->key, name) == 0;
 }
 
-/* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, int class_of)
+/* The userdata at index, if it is of this class of vm. */
+static void *psi_lua_is(lua_State *L, int index, const psi_lua_vm *vm, int class_of)
 {
     void *p = lua_touserdata(L, index);
     if (!p || !lua_getmetatable(L, index)) return NULL;
-    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    if (lua_topointer(L, -1) != vm->meta[class_of]) p = NULL;
     lua_pop(L, 1);
     return p;
 }
@@ -12658,11 +12657,11 @@ static void *psi_lua_is(lua_State *L, int index, int class_of)
 /* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
-    int class_of = psi_lua_this(L)->of;
-    void *p = psi_lua_is(L, 1, class_of);
+    const psi_lua_function *f = psi_lua_this(L);
+    void *p = psi_lua_is(L, 1, f->vm, f->of);
     if (p) return p;
     lua_settop(L, 1);
-    psi_lua_expected(L, 1, psi_lua_names[class_of]);
+    psi_lua_expected(L, 1, psi_lua_names[f->of]);
     return NULL;
 }
 
@@ -13089,7 +13088,7 @@ static psi_lua_sched *psi_lua_find_core(lua_State *L)
     if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
     lua_pushliteral(L, "_core");
     lua_rawget(L, 1);
-    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), psi_lua_here(L), PSI_LUA_CORE);
     if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
     return S;
 }
@@ -13376,25 +13375,30 @@ typedef struct psi_lua_pieces {
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    if (p->i >= p->count) return 0;
+    p->i = i;
+    p->gone = 0;
+    if (i >= p->count) return;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
-        return 1;
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
     }
-    lua_rawgeti(L, 2, p->i + 1);
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    bytes += (double)p->gone;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
+    }
     p->gone = (size_t)bytes;
 }
 
@@ -13403,7 +13407,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 {
     *used = p.len - p.gone;
     if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
-    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
         size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
         memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
@@ -13426,9 +13430,8 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
+    for (i = p.count; i-- > 0;) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    p.i = 0;
     psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
@@ -13646,12 +13649,11 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
-    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = vm;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13802,7 +13804,7 @@ static int psi_lua_make_settings(lua_State *L)
 /* The settings at arg, or NULL if something else is there. */
 static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, psi_lua_here(L), PSI_LUA_SETTINGS);
     if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
@@ -14219,6 +14221,7 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14456,7 +14459,7 @@ static int psi_lua_start(lua_State *L)
 {
     int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
     psi_lua_sched *S;
-    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, psi_lua_here(L), PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
     psi_lua_task *t;
     if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
@@ -14493,7 +14496,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14553,32 +14556,45 @@ static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
     }
 }
 
+/* Waits for events, and wakes those that they are for. How many there were. */
+static int psi_lua_wait(lua_State *L, psi_lua_sched *S, int ms)
+{
+    const psocket_event *events;
+    int i, n = psocket_poller_wait(S->poller, &events, ms);
+    if (n == PSOCKET_NOMEM) { /* others may give some back */
+        psi_os_poll(NULL, 0, ms < 0 || ms > 50 ? 50 : ms, &i);
+        return 0;
+    }
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    return n;
+}
+
 /* One turn: waits for events, and resumes who is ready. How many events there were. */
 static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
 {
-    const psocket_event *events;
-    int i, n, ms;
+    int n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
-    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent) ms = 0;
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
-    n = psocket_poller_wait(S->poller, &events, ms);
-    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
-    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    n = psi_lua_wait(L, S, ms);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    psi_link_in(&S->ready, &S->end);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
+    }
     S->urgent = 0;
-    while (S->ready.next != &S->end) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
+    while (!psi_lua_empty(&S->now)) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
-    psi_link_out(&S->end);
     return n;
 }
 
@@ -14918,13 +14934,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local put, get = rawset, rawget\n"
+    "if not ephemeral and debug and debug.setfenv then\n" /* one that refers to its coroutine lies in it, which nothing runs */
+    "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
+    "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
+    "end\n"
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
+    "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
     "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
     "  C.join(self, co)\n"
-    "  local r = results[co]\n"
+    "  local r = get(results, co)\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"
@@ -14940,11 +14961,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
 #define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of, NULL }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
@@ -14971,12 +14992,12 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
     PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
     PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
-    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    const psi_lua_function *f;
+    psi_lua_function *f;
     psi_lua_vm *vm;
     int n;
     lua_settop(L, 0);
@@ -14985,8 +15006,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
         luaL_newmetatable(L, psi_lua_names[n]);
@@ -14997,9 +15020,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }
