@@ -1722,6 +1722,13 @@ static int psi_os_code(int e)
     return PSOCKET_OS;
 }
 
+/* The same where only a lack of descriptors or memory, which may pass, is told from `other`. */
+static PSI_UNUSED int psi_os_lack(int e, int other)
+{
+    int code = psi_os_code(e);
+    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : other;
+}
+
 /* Why the last call failed. */
 static int psi_os_why(int *os)
 {
@@ -1832,8 +1839,8 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
     *len = 0;
     *os = 0;
     if (file == -1) {
-        r = psi_os_why(os);
-        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
+        *os = PSI_OS_ERRNO;
+        return psi_os_lack(*os, PSOCKET_FILE);
     }
     for (cap = 16384; !r && got > 0; cap *= 2) {
         char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
@@ -1885,7 +1892,7 @@ static int psi_os_readdir(const char *path, int (*each)(void *, const void *, si
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_files(path, psi_os_walk_file, &w);
     *os = r == PSOCKET_FILE ? PSI_OS_ERRNO : 0;
-    return r ? r : w.found;
+    return r == PSOCKET_FILE ? psi_os_lack(*os, r) : r ? r : w.found;
 }
 
 /*--- the system's trust store */
@@ -1973,7 +1980,7 @@ static int psi_os_walk_list(void *ctx, const char *list)
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
         if (r != PSOCKET_FILE) continue;
         w->os = PSI_OS_ERRNO;
-        r = 0;
+        r = psi_os_lack(w->os, 0);
     }
     return r;
 }
@@ -2636,7 +2643,8 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
     if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
     if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
+    if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+    if (e) return e == EAI_MEMORY ? (int)PSOCKET_NOMEM : psi_os_lack(*os, PSOCKET_DNS);
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -3406,7 +3414,10 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) return psi_dns_add(r, &a);
+    if (a.family) {
+        psi_dns_add(r, &a); /* there may be room for but one of localhost's */
+        return 0;
+    }
     r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
@@ -12613,7 +12624,7 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
     psocket_error e;
     if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
-        if (k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
+        if (k && k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
     }
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
