@@ -7778,26 +7778,20 @@ static void psi_sessions_free(psi_sessions *c)
     c->slots = NULL;
 }
 
-/* The slots in which a session with this key may be, and how many. */
-static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32], size_t *ways)
-{
-    psi_reader r = psi_read_of(key, 4);
-    *ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS;
-    if (!c->slots && c->max) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
-    if (!c->slots) *ways = 0;
-    return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
-}
-
 /* The newest session with this key, NULL: none; or the place for another, of which at most `each`
    have it, NULL: out of memory. */
 static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32],
                                            const psi_writer *flat, size_t each)
 {
-    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
-    size_t ways, count = 0;
-    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place;
+    size_t ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS, count = 0;
+    psi_reader first = psi_read_of(key, 4);
+    if (!c->slots && flat) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
+    if (!c->slots) return NULL;
+    place = c->slots + psi_read_number(&first, 4) % (c->max - ways + 1);
+    for (slot = place; ways--; slot++) {
         if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot;
-        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (slot->used < place->used) place = slot; /* free ones have never been used */
         if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
         count++;
         if (!newest || slot->used > newest->used) newest = slot;
