@@ -1723,6 +1723,13 @@ static int psi_os_code(int e)
     return PSOCKET_OS;
 }
 
+/* The same where only a lack of descriptors or memory, which may pass, is told from `other`. */
+static PSI_UNUSED int psi_os_lack(int e, int other)
+{
+    int code = psi_os_code(e);
+    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : other;
+}
+
 /* Why the last call failed. */
 static int psi_os_why(int *os)
 {
@@ -1833,8 +1840,8 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
     *len = 0;
     *os = 0;
     if (file == -1) {
-        r = psi_os_why(os);
-        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
+        *os = PSI_OS_ERRNO;
+        return psi_os_lack(*os, PSOCKET_FILE);
     }
     for (cap = 16384; !r && got > 0; cap *= 2) {
         char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
@@ -1886,7 +1893,7 @@ static int psi_os_readdir(const char *path, int (*each)(void *, const void *, si
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_files(path, psi_os_walk_file, &w);
     *os = r == PSOCKET_FILE ? PSI_OS_ERRNO : 0;
-    return r ? r : w.found;
+    return r == PSOCKET_FILE ? psi_os_lack(*os, r) : r ? r : w.found;
 }
 
 /*--- the system's trust store */
@@ -1974,7 +1981,7 @@ static int psi_os_walk_list(void *ctx, const char *list)
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
         if (r != PSOCKET_FILE) continue;
         w->os = PSI_OS_ERRNO;
-        r = 0;
+        r = psi_os_lack(w->os, 0);
     }
     return r;
 }
@@ -2637,7 +2644,8 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
     if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
     if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
+    if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+    if (e) return e == EAI_MEMORY ? (int)PSOCKET_NOMEM : psi_os_lack(*os, PSOCKET_DNS);
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -2669,24 +2677,22 @@ typedef struct psi_os_poller {
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for
-   events from now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_set_change, which watches w->fd for
+   other events than before, or forgets it; psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 #define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     struct epoll_event ev;
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
     ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
-    if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* it was closed and its number given to another */
         before = 0;
@@ -2728,13 +2734,11 @@ static int psi_os_set_new(void)
     return fd;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
-    if (!events && p->process != psi_os_process()) w->events = 0;
-    if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
@@ -2787,7 +2791,7 @@ static int psi_os_set_grow(psi_os_poller *p)
     return 0;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     (void)os;
     if (events && !w->events) {
@@ -2821,6 +2825,16 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 }
 
 #endif
+
+/* Has w->fd watched for events from now on; 0 forgets it. The system's set is its maker's alone: what a child did to
+   it, its parent would see. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    if (events == w->events) return 0;
+    if (p->fd == -1 || p->process == psi_os_process()) return psi_os_set_change(p, w, events, os);
+    w->events = 0;
+    return events ? PSOCKET_INVALID : 0;
+}
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
@@ -3401,7 +3415,10 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) return psi_dns_add(r, &a);
+    if (a.family) {
+        psi_dns_add(r, &a); /* there may be room for but one of localhost's */
+        return 0;
+    }
     r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
@@ -4542,7 +4559,7 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs; /* room for a power of two */
+    psi_x509_cert *certs; /* room for a power of two, at least 4 */
     size_t count, bytes;
 } psi_x509_chain;
 
@@ -4569,8 +4586,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0)
-        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && c->count % 4 == 0 && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : 4 * sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4738,7 +4755,7 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
    which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    uint8_t all[4][290] = {{0}}, *r = all[0], *x = all[1], *mod = all[2], *t = all[3];
     unsigned carry, borrow, add, take, keep, wrong = 0;
     size_t step, i;
     memcpy(mod, m.p, m.n);
@@ -4761,10 +4778,7 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
-    psi_wipe(r, sizeof r);
-    psi_wipe(x, sizeof x);
-    psi_wipe(mod, sizeof mod);
-    psi_wipe(t, sizeof t);
+    psi_wipe(all, sizeof all);
     return !wrong;
 }
 
@@ -7553,7 +7567,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -7765,26 +7779,20 @@ static void psi_sessions_free(psi_sessions *c)
     c->slots = NULL;
 }
 
-/* The slots in which a session with this key may be, and how many. */
-static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32], size_t *ways)
-{
-    psi_reader r = psi_read_of(key, 4);
-    *ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS;
-    if (!c->slots && c->max) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
-    if (!c->slots) *ways = 0;
-    return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
-}
-
 /* The newest session with this key, NULL: none; or the place for another, of which at most `each`
    have it, NULL: out of memory. */
 static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32],
                                            const psi_writer *flat, size_t each)
 {
-    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
-    size_t ways, count = 0;
-    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place;
+    size_t ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS, count = 0;
+    psi_reader first = psi_read_of(key, 4);
+    if (!c->slots && flat) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
+    if (!c->slots) return NULL;
+    place = c->slots + psi_read_number(&first, 4) % (c->max - ways + 1);
+    for (slot = place; ways--; slot++) {
         if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot;
-        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (slot->used < place->used) place = slot; /* free ones have never been used */
         if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
         count++;
         if (!newest || slot->used > newest->used) newest = slot;
@@ -12335,8 +12343,8 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_JIT 0
 #endif
 
-#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
-#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it, and their errors stay theirs */
+#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and go on; else Lua's do it for them */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it */
 #define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
@@ -12358,7 +12366,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
-#define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
+#define PSI_LUA_DEPTH 150 /* not every version bounds how deep coroutines resume each other */
 
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
@@ -12389,8 +12397,8 @@ static int psi_lua_state(lua_State *co)
     return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
 }
 
-/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
-   pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
+/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will
+   fail (as in pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
 static int psi_lua_waits(lua_State *co)
 {
     lua_Debug frame;
@@ -12447,15 +12455,15 @@ typedef struct psi_lua_task {
     uint8_t waits;       /* it has said what it waits for, and is left alone until then, */
     uint8_t timed;       /* or until its timer goes off */
     uint8_t queued;      /* it is ready */
-    uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
+    uint8_t bound;       /* made by bind: its socket is at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
 
 static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRANGERS, and is never changed */
 
-/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
+/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie
+   in. */
 typedef struct psi_lua_sched {
-    psi_link ready;  /* tasks to be resumed, */
-    psi_link end;    /* and, during a turn, the end of those that it resumes */
+    psi_link ready, now; /* to be resumed in the next turn, and in this one (or one within it) */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12496,7 +12504,8 @@ struct psi_lua_sock {
     unsigned promised : 1;   /* hasconnection has said that accept will not yield */
 };
 
-/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
+/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind
+   INT_MAX. */
 typedef struct psi_lua_fifo {
     psi_link ring; /* of tasks that wait for an item; without prev: collected */
     uint32_t first, count;
@@ -12511,22 +12520,23 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, behind which all of these are, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* that table, and the metatable of its objects */
+    psi_lua_vm *vm;
 } psi_lua_function;
-
-static psi_lua_vm *psi_lua_here(lua_State *L)
-{
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
 {
     return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static psi_lua_vm *psi_lua_here(lua_State *L)
+{
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, int class_of)
@@ -12616,9 +12626,11 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (psi_is_want(code)) code = PSOCKET_BUSY; /* in the midst of a handshake that asks */
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
+        if (k && k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
+    }
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
 
@@ -12630,12 +12642,12 @@ static int psi_lua_named(lua_State *L, const char *name)
     return strcmp(psi_lua_this(L)->key, name) == 0;
 }
 
-/* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, int class_of)
+/* The userdata at index, if it is of this class of vm. */
+static void *psi_lua_is(lua_State *L, int index, const psi_lua_vm *vm, int class_of)
 {
     void *p = lua_touserdata(L, index);
     if (!p || !lua_getmetatable(L, index)) return NULL;
-    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    if (lua_topointer(L, -1) != vm->meta[class_of]) p = NULL;
     lua_pop(L, 1);
     return p;
 }
@@ -12643,11 +12655,11 @@ static void *psi_lua_is(lua_State *L, int index, int class_of)
 /* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
-    int class_of = psi_lua_this(L)->of;
-    void *p = psi_lua_is(L, 1, class_of);
+    const psi_lua_function *f = psi_lua_this(L);
+    void *p = psi_lua_is(L, 1, f->vm, f->of);
     if (p) return p;
     lua_settop(L, 1);
-    psi_lua_expected(L, 1, psi_lua_names[class_of]);
+    psi_lua_expected(L, 1, psi_lua_names[f->of]);
     return NULL;
 }
 
@@ -12921,8 +12933,8 @@ static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
     return kind == 'f' ? " must be a function" : " must be a list of certificates";
 }
 
-/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as long as what is
-   pushed. How many they are. */
+/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as
+   long as what is pushed. How many they are. */
 static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
@@ -13059,7 +13071,7 @@ static int psi_lua_listen_for(const psi_lua_sched *S, psi_lua_sock *k, int event
     const psi_lua_task *other = k->waiter[!(event >> 1)];
     psocket_poller *p = psi_lua_poller(k);
     if (p != S->poller) {
-        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY; /* it is in that task's poller */
+        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY;
         psi_lua_forget(k);
     }
     if (k->s->watch.events & event) return 0;
@@ -13074,7 +13086,7 @@ static psi_lua_sched *psi_lua_find_core(lua_State *L)
     if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
     lua_pushliteral(L, "_core");
     lua_rawget(L, 1);
-    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), psi_lua_here(L), PSI_LUA_CORE);
     if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
     return S;
 }
@@ -13102,7 +13114,7 @@ struct psi_lua_op {
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
-    double state;       /* what it remembers from one try to the next: when its time is over, 0 never; send: the bytes sent */
+    double state;       /* what it remembers: when its time is over, 0 never; send: the bytes sent */
 };
 
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
@@ -13133,7 +13145,8 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
     return 0;
 }
 
-/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for
+   none. */
 static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
@@ -13159,8 +13172,8 @@ static int psi_lua_patience(int64_t due)
     return ms;
 }
 
-/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
-   again. */
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has
+   it try again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
     psi_lua_task *t = op->vm->at && op->vm->at->co == L ? op->vm->at : NULL;
@@ -13213,8 +13226,9 @@ static void psi_lua_limit(psi_lua_op *op, int ms)
     op->state = ms < INT_MAX ? (double)(psocket_now() + ms) : 0;
 }
 
-/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
-   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the
+   time of what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is
+   kept here. */
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
@@ -13361,25 +13375,30 @@ typedef struct psi_lua_pieces {
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    if (p->i >= p->count) return 0;
+    p->i = i;
+    p->gone = 0;
+    if (i >= p->count) return;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
-        return 1;
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
     }
-    lua_rawgeti(L, 2, p->i + 1);
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    bytes += (double)p->gone;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
+    }
     p->gone = (size_t)bytes;
 }
 
@@ -13388,7 +13407,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 {
     *used = p.len - p.gone;
     if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
-    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
         size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
         memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
@@ -13411,9 +13430,8 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
+    for (i = p.count; i-- > 0;) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    p.i = 0;
     psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
@@ -13488,8 +13506,9 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
     lua_setfield(L, -2, name);
 }
 
-/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
-   verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
+/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and
+   what verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the
+   digest. */
 static int psi_lua_push_question(lua_State *L)
 {
     const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
@@ -13539,8 +13558,8 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or what is asked;
-   then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or
+   what is asked; then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -13574,7 +13593,8 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give back. */
+/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give
+   back. */
 static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
 {
     int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
@@ -13631,12 +13651,11 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
-    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = vm;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13653,8 +13672,8 @@ static int psi_lua_try(lua_State *L, int again, double *state)
     }
 }
 
-/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of the
-   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of
+   the arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
 static int psi_lua_once(lua_State *L)
 {
     int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
@@ -13787,7 +13806,7 @@ static int psi_lua_make_settings(lua_State *L)
 /* The settings at arg, or NULL if something else is there. */
 static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, psi_lua_here(L), PSI_LUA_SETTINGS);
     if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
@@ -13817,9 +13836,9 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
-   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
-   they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy;
+   else true; the settings, unless they are to be made; a timeout in seconds; the options, if they say more than
+   that; and which argument they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
@@ -13893,7 +13912,8 @@ static int psi_lua_settings_gc(lua_State *L)
 
 /*--- the rest of sockets and listeners */
 
-/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it
+   again. */
 static void psi_lua_looked(const psi_lua_sock *k, int ended)
 {
     if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(k);
@@ -14001,7 +14021,8 @@ static int psi_lua_settimeout(lua_State *L)
     return 0;
 }
 
-/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's own. */
+/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's
+   own. */
 static int psi_lua_setyield(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14029,7 +14050,7 @@ static int psi_lua_geterror(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psocket_error e;
-    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
+    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* else 0 is no alert */
     if (code == 0) return 0;
     psi_lua_fail(L, code, e.text);
     lua_newtable(L);
@@ -14156,7 +14177,8 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked first. */
+/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked
+   first. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
     lua_State *L = (lua_State *)user;
@@ -14174,7 +14196,8 @@ static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
     psocket_resolve_done(r, code);
 }
 
-/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked
+   first. */
 static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
@@ -14197,13 +14220,15 @@ static int psi_lua_dial(lua_State *L)
 
 /*--- the scheduler */
 
-/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
+/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no
+   constructor. */
 static void psi_lua_make_core(lua_State *L)
 {
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14265,6 +14290,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 /* Leaves nothing of a task, but for its place in the table. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
+    if (S->vm->at == t) S->vm->at = NULL; /* without memory Lua may have jumped over psi_lua_let_run */
     psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
     psi_link_out(&t->link);
@@ -14327,8 +14353,8 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
-   lua_pcall has two arguments more. */
+/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be
+   pushed, and lua_pcall has two arguments more. */
 static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
     psi_lua_get(L, PSI_LUA_NOTE);
@@ -14336,8 +14362,9 @@ static void psi_lua_push_note(lua_State *L, int thread, int ok)
     lua_pushboolean(L, ok);
 }
 
-/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
-   scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
+/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises
+   it. The scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next
+   turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
     int thread = lua_gettop(L), error = thread + 1, joined = t && !psi_lua_empty(&t->joiners);
@@ -14387,7 +14414,8 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     else if (t) psi_lua_end_task(L, S, table, t, 1);
 }
 
-/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers
+   lua_resume's. */
 static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
@@ -14403,7 +14431,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     vm->depth--;
     vm->at = outer;
     if ((*t)->co != co) *t = NULL;
-    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results);
     return status;
 }
 
@@ -14435,13 +14463,13 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
-   finishes the socket when it ends. */
+/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next
+   turn, and finishes the socket when it ends. */
 static int psi_lua_start(lua_State *L)
 {
     int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
     psi_lua_sched *S;
-    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, psi_lua_here(L), PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
     psi_lua_task *t;
     if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
@@ -14473,12 +14501,12 @@ static int psi_lua_start(lua_State *L)
     return 1;
 }
 
-/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
-   without that (nil: not before). For a foreign event loop. */
+/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will
+   have some without that (nil: not before). For a foreign event loop. */
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14538,37 +14566,50 @@ static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
     }
 }
 
+/* Waits for events, and wakes those that they are for. How many there were. */
+static int psi_lua_wait(lua_State *L, psi_lua_sched *S, int ms)
+{
+    const psocket_event *events;
+    int i, n = psocket_poller_wait(S->poller, &events, ms);
+    if (n == PSOCKET_NOMEM) { /* others may give some back */
+        psi_os_poll(NULL, 0, ms < 0 || ms > 50 ? 50 : ms, &i);
+        return 0;
+    }
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    return n;
+}
+
 /* One turn: waits for events, and resumes who is ready. How many events there were. */
 static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
 {
-    const psocket_event *events;
-    int i, n, ms;
-    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
-    psi_link_out(&S->end); /* an error had left it */
+    int n, ms;
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table);
     ms = psi_lua_patience(due);
-    if (S->urgent) ms = 0;
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
-    n = psocket_poller_wait(S->poller, &events, ms);
-    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
-    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    n = psi_lua_wait(L, S, ms);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    psi_link_in(&S->ready, &S->end);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
+    }
     S->urgent = 0;
-    while (S->ready.next != &S->end) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
+    while (!psi_lua_empty(&S->now)) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
-    psi_link_out(&S->end);
     return n;
 }
 
-/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left, has
-   something happened, and do those that are ready only yield by themselves? */
+/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left,
+   has something happened, and do those that are ready only yield by themselves? */
 static int psi_lua_turn(lua_State *L)
 {
     int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
@@ -14645,8 +14686,8 @@ static int psi_lua_push(lua_State *L)
     return 1;
 }
 
-/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If a finalizer
-   brings the queue back none can wait for it, since __gc does not come again. */
+/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If
+   a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_queue_close(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
@@ -14752,8 +14793,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
     "local function same(...) return ... end\n"
-    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
-       a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before
+       goes a short way: a coroutine's stack keeps the size that it once had. No tail call: errors look for how
+       this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
     "  if t and M.getside(s) == 'server' then return same(C.secure(s, t)) end\n"
@@ -14879,7 +14921,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n",
 
     "function S.new() return setmetatable({}, S) end\n"
-    "function S.__construct() end\n" /* all is made on first use: for constructors of derived classes that call it */
+    "function S.__construct() end\n" /* for constructors of derived classes */
     "function S.addloop(self, f)\n"
     "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 1) end\n"
     "  if not callable(f) then bad('function expected, got ' .. type(f), 2) end\n"
@@ -14903,13 +14945,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local put, get = rawset, rawget\n"
+    "if not ephemeral and debug and debug.setfenv then\n" /* then it lies in the coroutine itself */
+    "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
+    "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
+    "end\n"
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
+    "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
     "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
     "  C.join(self, co)\n"
-    "  local r = results[co]\n"
+    "  local r = get(results, co)\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"
@@ -14925,43 +14972,45 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
 #define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of, NULL }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of, NULL }
 
-static const psi_lua_function psi_lua_functions[] = {
-    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
-    PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek),
-    PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo),
-    PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+static const psi_lua_function psi_lua_functions[] = { /* those of ONCE leave the yield to the script */
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside),
+    PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair),
+    PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield),
+    PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until),
-    PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
-    PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
-    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd), PSI_LUA_OF(LISTENER, getlocal, address),
-    PSI_LUA_OF(LISTENER, hasconnection, hasconnection), PSI_LUA_OF(LISTENER, settimeout, settimeout),
-    PSI_LUA_OF(LISTENER, __close, close), PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
+    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read),
+    PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send),
+    PSI_LUA_W(MODULE, SOCKET, shutdown), PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
+    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd),
+    PSI_LUA_OF(LISTENER, getlocal, address), PSI_LUA_OF(LISTENER, hasconnection, hasconnection),
+    PSI_LUA_OF(LISTENER, settimeout, settimeout), PSI_LUA_OF(LISTENER, __close, close),
+    PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
     PSI_LUA_OF(SETTINGS, loadsessions, loadsessions), PSI_LUA_OF(SETTINGS, savesessions, savesessions),
     PSI_LUA_OF(SETTINGS, __gc, settings_gc), PSI_LUA_OF(CORE, __gc, core_gc),
-    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
-    PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len),
+    PSI_LUA_OF(QUEUE, close, queue_close), PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
-    PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
-    PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
-    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
-    PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
-    PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
-    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains),
+    PSI_LUA_OF(CLASS, __close, sched_close), PSI_LUA_OF(CLASS, __tostring, sched_tostring),
+    PSI_LUA_W(CLASS, CLASS, sleep), PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep),
+    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, settings, make_settings),
+    PSI_LUA_F(HIDDEN, CLASS, spawn, start), PSI_LUA_F(HIDDEN, CLASS, turn, turn),
+    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
+    PSI_LUA_F(HIDDEN, SOCKET, plan, plan), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
+    PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
+    { NULL, NULL, NULL, 0, 0, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    const psi_lua_function *f;
+    psi_lua_function *f;
     psi_lua_vm *vm;
     int n;
     lua_settop(L, 0);
@@ -14970,21 +15019,24 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
         luaL_newmetatable(L, psi_lua_names[n]);
         vm->meta[n] = lua_topointer(L, n);
         lua_pushstring(L, psi_lua_names[n]);
         lua_setfield(L, n, "__name");
-        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s, ...) and s:send(...) are the same */
+        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s) is s:send() */
         lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }
