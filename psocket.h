@@ -223,7 +223,7 @@ typedef struct psocket_options {
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
     int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
                                  nonblocking operation lasts from its first WANT_*, or from where a send
-                                 took a part, to its last */
+                                 filled the system, to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
     int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
@@ -576,7 +576,7 @@ PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
 /* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered.
-   One thread at a time, but for psocket_poller_wake. */
+   One thread at a time, but for psocket_poller_wake. After fork the child can only free it. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
@@ -10188,11 +10188,14 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left: a send has its time anew, also that of a carried socket; but once it is over it is over. */
+/* Bytes have left: a send begins its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
-    for (; s; s = psi_sock_above(s))
-        if (!psi_sock_late(s, 1)) s->due[1] = 0;
+    for (; s; s = psi_sock_above(s)) {
+        if (!s->due[1] || psi_sock_late(s, 1)) continue;
+        s->due[1] = 0;
+        psi_sock_clock(s, 1);
+    }
 }
 
 /*--- errors */
@@ -10350,9 +10353,10 @@ static void psi_sock_drop(psocket *s, int state)
     if (io) (io->close)(s->user); /* lwIP may have a macro of the name */
 }
 
-/* Ends both directions with an error and lets go. Returns code. */
+/* Ends both directions with an error, which may have been told with more words, and lets go. Returns code. */
 static int psi_sock_end(psocket *s, int code)
 {
+    psi_sock_note(s, code, 0);
     psi_sock_drop(s, PSI_ENDED);
     if (!s->end_in) s->end_in = (short)code;
     if (s->end_out >= 0) s->end_out = (short)code;
@@ -10798,6 +10802,7 @@ static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *
         fds[n].events = PSOCKET_WRITE;
     }
     if (psi_dial_more(d)) psi_until(ms, d->next_at);
+    else if (!d->live) psi_lower_ms(ms, 0); /* an error is there, which the next step tells */
     return n;
 }
 
@@ -10810,7 +10815,7 @@ static int psi_sock_too_late(psocket *s)
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
-    if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
+    if (psi_dns_ms(d->names) || d->names->code) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
     if (!d->live) psi_dial_failed(d, &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0);
     for (i = 0; i < d->live; i++) psi_dial_failed(d, d->tries[i].to, PSOCKET_TIMEOUT, 0);
     return psi_dial_lost(s);
@@ -11911,13 +11916,20 @@ static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
     return r ? r : (ptrdiff_t)len;
 }
 
+/* Has a send that took something, `part` of all, left the transport full? */
+static int psi_public_filled(const psocket *s, int part)
+{
+    if (!psi_sock_rec(s)) return part && s->fd != -1;
+    return psi_sock_unsent(s) && (!s->watch.poller || psi_watch_did(&s->watch, PSI_DID_FILL));
+}
+
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
     ptrdiff_t r = psi_public_begin(s, data || !len);
     if (r) return r;
     s->sent = 0;
     do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
-    if (r >= 0 && ((size_t)r < len || psi_sock_unsent(s))) psi_sock_clock(s, 1); /* the rest waits from now on */
+    if (r >= 0 && psi_public_filled(s, (size_t)r < len)) psi_sock_clock(s, 1); /* the rest waits from now on */
     return psi_public_answer(s, r);
 }
 
