@@ -11262,9 +11262,7 @@ static void psi_poll_look(psocket_watch *w)
     if (ready) psi_poll_report(w, ready);
     if (ready && s && s->fd != -1 && w->one.events == w->events)
         return; /* the system watches for it already: short, since most looks end here */
-    if (!psi_poll_arm(w, ready)) return;
-    w->fired = w->events;
-    psi_watch_times(w, w->due, psi_os_now() + 50);
+    if (psi_poll_arm(w, ready)) psi_watch_times(w, w->due, psi_os_now() + 50);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. A look may free others (an application's
@@ -11291,6 +11289,7 @@ static void psi_poll_times(psocket_poller *p, int64_t now)
             psi_watch_times(w, INT64_MAX, w->wake);
         } else {
             psi_watch_times(w, w->due, INT64_MAX);
+            w->fired = (uint8_t)(w->fired | (w->events & ~w->one.events)); /* if the system could not watch for it */
             psi_watch_heat(w);
         }
     }

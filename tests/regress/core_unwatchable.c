@@ -161,6 +161,42 @@ TEST(a_connect_whose_descriptors_find_no_memory)
     psocket_poller_free(p);
 }
 
+/* A connection that is made while epoll has no memory: it is told now and then, and does not spin. */
+TEST(a_socket_that_finds_no_memory)
+{
+    psocket *l, *c, *peer = NULL;
+    psocket_options o = net_options(1);
+    psocket_poller *p;
+    const psocket_event *events;
+    const void *data;
+    int64_t end;
+    int i, port = 0, waits = 0, told = 0;
+    CHECK_INT(psocket_listen(&l, "127.0.0.1", 0, &o), 0);
+    CHECK_INT(psocket_getlocal(l, NULL, 0, &port), 0);
+    CHECK_INT(psocket_poller_new(&p), 0);
+    CHECK_INT(psocket_connect(&c, "127.0.0.1", port, &o), 0);
+    CHECK_INT(psocket_poller_set(p, c, PSOCKET_READ, -1, c), 0);
+    no_memory = ENOSPC;
+    for (end = psocket_now() + 400; psocket_now() < end && waits < 1000; waits++) {
+        int n = psocket_poller_wait(p, &events, 50);
+        CHECK(n >= 0);
+        told += n > 0;
+        psocket_recv(c, &data);
+    }
+    CHECK(waits < 100);
+    CHECK(told > 0);
+    no_memory = 0;
+    for (i = 0; i < 100 && psocket_accept(l, &peer); i++) check_sleep_us(1000);
+    REQUIRE(peer != NULL);
+    CHECK_INT(psocket_send(peer, "x", 1), 1);
+    for (i = 0; i < 20 && psocket_recv(c, &data) != 1; i++) CHECK_INT(psocket_poller_wait(p, &events, 1000), 1);
+    CHECK(i < 20);
+    psocket_free(c);
+    psocket_free(peer);
+    psocket_free(l);
+    psocket_poller_free(p);
+}
+
 TEST(a_starttls_that_cannot_wait)
 {
     psocket *s;
