@@ -11255,6 +11255,8 @@ static int psi_poll_arm(psocket_watch *w, int ready)
 static void psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
+    psocket_pollfd none = { -1, 0 };
+    int64_t wake = w->wake;
     int fired = w->fired, ready = fired & w->events;
     w->fired = 0;
     if (s) ready = psi_sock_look(s, w->events, PSOCKET_READ | PSOCKET_WRITE, fired);
@@ -11262,7 +11264,11 @@ static void psi_poll_look(psocket_watch *w)
     if (ready) psi_poll_report(w, ready);
     if (ready && s && s->fd != -1 && w->one.events == w->events)
         return; /* the system watches for it already: short, since most looks end here */
-    if (psi_poll_arm(w, ready)) psi_watch_times(w, w->due, psi_os_now() + 50);
+    if (!psi_poll_arm(w, ready)) return;
+    none.fd = w->one.fd;
+    psi_watch_set(w, &none, 1); /* nor what it watched for until now */
+    if (wake > psi_os_now() + 50) wake = psi_os_now() + 50;
+    psi_watch_times(w, w->due, wake);
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. A look may free others (an application's

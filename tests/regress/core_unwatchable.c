@@ -5,12 +5,12 @@
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 
-static int no_memory;
+static int no_memory, for_changes;
 
 /* The system's, or a lack of memory. */
 int epoll_ctl(int set, int op, int fd, struct epoll_event *event)
 {
-    if (op != EPOLL_CTL_ADD || !no_memory) return (int)syscall(SYS_epoll_ctl, set, op, fd, event);
+    if (op == EPOLL_CTL_DEL || (op == EPOLL_CTL_MOD && !for_changes) || !no_memory) return (int)syscall(SYS_epoll_ctl, set, op, fd, event);
     errno = no_memory;
     return -1;
 }
@@ -194,6 +194,41 @@ TEST(a_socket_that_finds_no_memory)
     psocket_free(c);
     psocket_free(peer);
     psocket_free(l);
+    psocket_poller_free(p);
+}
+
+/* It was watched for something else, which goes on to be so: that must neither spin nor put off what is to be told. */
+TEST(a_change_that_finds_no_memory)
+{
+    psocket *c, *d;
+    psocket_options o = net_options(1);
+    psocket_poller *p;
+    const psocket_event *events;
+    const void *data;
+    long cpu;
+    int i, told = 0;
+    CHECK_INT(psocket_poller_new(&p), 0);
+    CHECK_INT(psocket_pair(&c, &d, &o), 0);
+    CHECK_INT(psocket_poller_set(p, c, PSOCKET_WRITE, -1, c), 0);
+    CHECK_INT(psocket_poller_wait(p, &events, 1000), 1);
+    CHECK_INT(psocket_poller_set(p, c, PSOCKET_READ, -1, c), 0);
+    CHECK_INT(psocket_send(d, "x", 1), 1);
+    no_memory = ENOSPC;
+    for_changes = 1;
+    cpu = core_cpu_ms();
+    for (i = 0; i < 10 && !told; i++) told = psocket_poller_wait(p, &events, 200) == 1 && psocket_recv(c, &data) == 1;
+    for (i = 0; i < 4; i++) {
+        psocket_poller_wait(p, &events, 100);
+        psocket_recv(c, &data);
+    }
+    CHECK(told);
+    CHECK(core_cpu_ms() - cpu < 200);
+    no_memory = for_changes = 0;
+    CHECK_INT(psocket_send(d, "y", 1), 1);
+    for (i = 0; i < 20 && psocket_recv(c, &data) != 1; i++) CHECK_INT(psocket_poller_wait(p, &events, 1000), 1);
+    CHECK(i < 20);
+    psocket_free(c);
+    psocket_free(d);
     psocket_poller_free(p);
 }
 
