@@ -14952,9 +14952,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
-    "  C.join(self, co)\n"
+    "  local fine, why = true, nil\n"
+    "  while fine and not yieldable() and S.contains(self, co) do fine, why = pcall(S.step, self, 1) end\n"
+    "  if fine then C.join(self, co) end\n"
     "  local r = get(results, co)\n"
+    "  if not fine and (not r or r.ok) then error(why, 0) end\n" /* it is another task's */
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"
