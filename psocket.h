@@ -14954,10 +14954,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
-    "local put, get = rawset, rawget\n"
-    "if not ephemeral and debug and debug.setfenv then\n" /* then it lies in the coroutine itself */
-    "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
-    "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
+    "local rawget, put, get = rawget, rawset, rawget\n"
+    "local setfenv, getfenv = debug and debug.setfenv, debug and debug.getfenv\n"
+    "if setfenv and not ephemeral then\n" /* then they lie in the coroutine itself */
+    "  function put(_, co, r) r[results] = true setfenv(co, r) end\n"
+    "  function get(_, co) local r = getfenv(co) return rawget(r, results) and r end\n"
     "end\n"
     "local function note(co, ok, ...)\n"
     "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
