@@ -4706,12 +4706,12 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 
 #define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
+/* Any of PKCS#8 (RFC 5958; attributes may follow), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve;
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
