@@ -32,7 +32,9 @@ for v in ${LUA_ONLY:-5.1 5.2 5.3 5.4 5.5 jit}; do
         if ASAN_OPTIONS=detect_leaks=$leaks:halt_on_error=1 LUA_CPATH="$(dirname "$module")/?.so" \
             "$work/host" $mode "$here/memory_script.lua" >"$work/log" 2>&1 &&
             { [ $bind = 0 ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
-            "$work/host" $mode "$here/memory/bind.lua" >"$work/log" 2>&1; }; then
+            "$work/host" $mode "$here/memory/bind.lua" >"$work/log" 2>&1; } &&
+            { [ $mode != once ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
+            "$work/host" once "$here/memory/run.lua" >"$work/log" 2>&1; }; then
             passed=$((passed + 1))
             echo "ok Lua $v, $mode"
         else
