@@ -287,7 +287,7 @@ typedef struct psocket_tls_options {
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
     const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest record taken from the peer, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
     const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
                                     them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
@@ -902,10 +902,6 @@ enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_ado
 #define PSI_OS_RESOLVE_ERRNO(e) 0
 #define EAI_AGAIN (-1) /* it does not tell */
 
-#define psi_os_raw_close(fd) lwip_close(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_nametoindex(name) lwip_if_nametoindex(name)
-#define psi_os_raw_accept(fd, sa, n) lwip_accept(fd, sa, n)
 
 /* Sockets used up is a lack of descriptors, not of memory. */
 static int psi_os_raw_socket(int domain, int type)
@@ -1103,8 +1099,6 @@ typedef int psi_os_len;
 typedef DWORD psi_os_octet;
 
 #define psi_os_raw_close(fd) closesocket(fd)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1472,9 +1466,7 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #define PSI_OS_UNIX 1
 #define PSI_OS_RESOLVE_ERRNO(e) ((e) == EAI_SYSTEM ? errno : 0)
 
-#define psi_os_raw_close(fd) close(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
 #define psi_os_raw_poll(p, n, ms) poll(p, (nfds_t)(n), ms)
-#define psi_os_raw_nametoindex(name) if_nametoindex(name)
 #define psi_os_raw_pton(domain, text, ip) inet_pton(domain, text, ip)
 #define psi_os_connect_errno(e) (e)
 
@@ -1505,8 +1497,6 @@ extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when sys
 #else
 #define psi_os_raw_socket(domain, type) socket(domain, type, 0)
 #define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM, 0, fds)
-#define psi_os_raw_accept(fd, sa, n) accept(fd, sa, n)
-#define psi_os_fresh(fd) psi_os_make_ready(fd)
 #endif
 
 static int psi_os_make_ready(int fd)
@@ -1653,9 +1643,16 @@ typedef int psi_os_int;
 typedef size_t psi_os_len;
 typedef uint8_t psi_os_octet;
 #define psi_os_start() 0 /* lwIP: tcpip_init is the application's */
+#define psi_os_raw_close(fd) PSI_SYS(close)(fd) /* EINTR leaves the descriptor closed on Linux: never retry */
+#define psi_os_raw_nametoindex(name) PSI_SYS(if_nametoindex)(name)
 #define psi_os_raw_connect(fd, sa, n) PSI_SYS(connect)(fd, sa, n)
 #define psi_os_raw_bind(fd, sa, n) PSI_SYS(bind)(fd, sa, n)
 #define psi_os_raw_recvfrom(fd, p, n, sa, size) PSI_SYS(recvfrom)(fd, p, n, 0, sa, size)
+#endif
+
+#ifndef psi_os_fresh
+#define psi_os_fresh(fd) psi_os_make_ready(fd)
+#define psi_os_raw_accept(fd, sa, n) PSI_SYS(accept)(fd, sa, n)
 #endif
 
 /*--- one body for all: time, randomness */
@@ -2268,6 +2265,13 @@ static short psi_os_poll_events(int events)
     return (short)(((events & PSOCKET_READ) ? POLLIN : 0) | ((events & PSOCKET_WRITE) ? POLLOUT : 0));
 }
 
+static void psi_os_pollfd(struct pollfd *p, psocket_fd fd, int events)
+{
+    p->fd = (psi_os_int)fd;
+    p->events = psi_os_poll_events(events);
+    p->revents = 0;
+}
+
 /* And back: errors and ends are for who reads and who writes. */
 static PSI_UNUSED int psi_os_events(int revents)
 {
@@ -2279,11 +2283,7 @@ static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
     int i, r;
-    for (i = 0; i < n; i++) {
-        p[i].fd = (psi_os_int)fds[i].fd;
-        p[i].events = psi_os_poll_events(fds[i].events);
-        p[i].revents = 0;
-    }
+    for (i = 0; i < n; i++) psi_os_pollfd(&p[i], fds[i].fd, fds[i].events);
     r = psi_os_wait(p, n, ms, os);
     return r > 0 ? 1 : r;
 }
@@ -2645,10 +2645,11 @@ typedef struct psi_os_poller {
 } psi_os_poller;
 
 /* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
-   now on (0 forgets it); psi_os_set_wait. */
+   now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
+#define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
 static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
@@ -2689,6 +2690,12 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 typedef __typeof__(((struct kevent *)0)->udata) psi_os_udata; /* intptr_t up to NetBSD 9 */
 
+/* A child has no kqueue of its parent's: the number may be another descriptor's. */
+static void psi_os_set_free(psi_os_poller *p)
+{
+    if (p->process == psi_os_process()) psi_os_close(p->fd);
+}
+
 static int psi_os_set_new(void)
 {
     int fd = kqueue();
@@ -2701,6 +2708,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
+    if (!events && p->process != psi_os_process()) w->events = 0;
     if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
@@ -2734,11 +2742,17 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 #define PSI_OS_ARRAY
 #define psi_os_set_new() (-1)
 
+static void psi_os_set_free(psi_os_poller *p)
+{
+    psi_free(p->fds);
+    psi_free(p->watches);
+}
+
 static int psi_os_set_grow(psi_os_poller *p)
 {
     int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
-    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, used * sizeof *fds, n * sizeof *fds);
+    struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, 0, n * sizeof *fds);
     psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
     if (fds) p->fds = fds;
     if (watches) p->watches = watches;
@@ -2753,17 +2767,11 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     if (events && !w->events) {
         if (p->count == p->cap && psi_os_set_grow(p)) return PSOCKET_NOMEM;
         w->slot = p->count++;
-        p->fds[w->slot].fd = (psi_os_int)w->fd;
-        p->fds[w->slot].revents = 0;
         p->watches[w->slot] = w;
-    }
-    if (events) {
-        p->fds[w->slot].events = psi_os_poll_events(events);
-    } else if (w->events) {
-        int last = --p->count;
-        p->fds[w->slot] = p->fds[last];
-        p->watches[w->slot] = p->watches[last];
-        p->watches[w->slot]->slot = w->slot;
+    } else if (w->events && !events) {
+        psi_os_watch *last = p->watches[--p->count];
+        last->slot = w->slot;
+        p->watches[w->slot] = last;
     }
     w->events = events;
     return 0;
@@ -2771,11 +2779,13 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
 
 static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
-    int k, count = 0, n = psi_os_wait(p->fds, p->count, ms, os);
+    int i, k, n, count = 0;
+    for (i = 0; i < p->count; i++) psi_os_pollfd(&p->fds[i], p->watches[i]->fd, p->watches[i]->events);
+    n = psi_os_wait(p->fds, p->count, ms, os);
     if (n <= 0) return n;
     /* Start behind the last one served, so that a full batch starves nobody. */
     for (k = 0; k < p->count && count < cap; k++) {
-        int i = (p->next + k) % p->count;
+        i = (p->next + k) % p->count;
         if (!p->fds[i].revents) continue;
         out[count].watch = p->watches[i];
         out[count++].events = psi_os_events(p->fds[i].revents);
@@ -2788,11 +2798,7 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 
 static void psi_os_poller_free(psi_os_poller *p)
 {
-    psi_os_close(p->fd);
-#ifdef PSI_OS_ARRAY
-    psi_free(p->fds);
-    psi_free(p->watches);
-#endif
+    psi_os_set_free(p);
     psi_os_close_pair(p->bell);
 }
 
@@ -3173,7 +3179,8 @@ struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
     long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
-    int owners, queued, done, code, os, count;
+    int owners, os, count;
+    int code; /* PSOCKET_WANT_READ: there is no answer yet */
     psi_addr addrs[PSOCKET_ADDRESSES];
     char host[PSI_DNS_HOST];
 };
@@ -3216,7 +3223,6 @@ static int psi_dns_add(void *resolve, const psi_addr *address)
 static void psi_dns_answer(psocket_resolve *r, int code)
 {
     r->code = !code && !r->count ? PSOCKET_DNS_NOT_FOUND : code;
-    r->done = 1;
     if (r->bell[1] != -1) psi_os_bell_ring(r->bell);
     if (!--r->owners) psi_free(r);
 }
@@ -3244,43 +3250,37 @@ PSOCKET_API int psocket_resolve_add(psocket_resolve *r, const char *ip)
 #ifdef PSI_OS_THREADS
 #define PSI_DNS_THREADED 1
 
-/* Under the lock: takes the first out of the queue, NULL if there is none. */
-static psocket_resolve *psi_dns_next(void)
+/* Resolves what is in the queue, until that is empty, or nobody has waited for the last one any more. */
+PSI_OS_THREAD(psi_dns_worker, unused)
 {
-    psocket_resolve *r = psi_dns_queue;
-    if (!r) return NULL;
-    psi_dns_queue = r->next;
-    r->queued = 0;
-    r->thread = psi_os_process();
-    return r;
-}
-
-PSI_OS_THREAD(psi_dns_worker, first)
-{
-    psocket_resolve *r = (psocket_resolve *)first;
-    int code, *place;
-    while (r) {
-        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once done is set */
-        psi_os_lock(&psi_dns_lock);
-        place = r->thread ? &psi_dns_threads : &psi_dns_lost;
-        psi_dns_answer(r, code);
-        r = place == &psi_dns_threads ? psi_dns_next() : NULL;
-        if (!r) --*place;
+    psocket_resolve *r;
+    int code, lost = 0;
+    psi_os_lock(&psi_dns_lock);
+    while (!lost && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
+        r->thread = psi_os_process();
         psi_os_unlock(&psi_dns_lock);
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once there is an answer */
+        psi_os_lock(&psi_dns_lock);
+        lost = !r->thread;
+        psi_dns_answer(r, code);
     }
+    --*(lost ? &psi_dns_lost : &psi_dns_threads);
+    psi_os_unlock(&psi_dns_lock);
+    (void)unused;
     return 0;
 }
 
-/* Under the lock: gives threads to those in the queue. If there is none and can be none, that is their answer. */
+/* Under the lock: gives the queue a thread, if there may be one more. If there is none at all, that is their answer. */
 static void psi_dns_serve(void)
 {
-    while (psi_dns_queue && psi_dns_threads < PSOCKET_RESOLVER_THREADS) {
-        int os, code = psi_os_thread(psi_dns_worker, psi_dns_queue, &os);
-        psocket_resolve *r;
-        if (code && psi_dns_threads) return; /* there is one that will come to them */
-        r = psi_dns_next();
-        psi_dns_threads += !code;
-        if (!code) continue;
+    psocket_resolve *r;
+    int os, code;
+    if (!psi_dns_queue || psi_dns_threads >= PSOCKET_RESOLVER_THREADS) return;
+    code = psi_os_thread(psi_dns_worker, NULL, &os);
+    psi_dns_threads += !code;
+    while (!psi_dns_threads && (r = psi_dns_queue) != NULL) {
+        psi_dns_queue = r->next;
         r->os = os;
         psi_dns_answer(r, code);
     }
@@ -3298,7 +3298,6 @@ static void psi_dns_system(psocket_resolve *r)
     }
     while (*end) end = &(*end)->next;
     *end = r;
-    r->queued = 1;
     psi_dns_serve();
     psi_os_unlock(&psi_dns_lock);
 }
@@ -3320,16 +3319,18 @@ static void psi_dns_release(psocket_resolve *r)
     psocket_resolve **at = &psi_dns_queue;
     psi_os_lock(&psi_dns_lock);
     psi_os_close_pair(r->bell); /* nobody listens any more */
-    while (r->queued && *at && *at != r) at = &(*at)->next;
-    if (r->queued && *at) *at = r->next;
-    if (!r->done && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
+    while (r->code == PSOCKET_WANT_READ && *at && *at != r) at = &(*at)->next;
+    if (*at == r) {
+        *at = r->next;
+        r->owners--;
+    }
+    if (r->code == PSOCKET_WANT_READ && r->thread == psi_os_process() && psi_dns_lost < PSI_DNS_LOST) {
         r->thread = 0;
         psi_dns_threads--;
         psi_dns_lost++;
         psi_dns_serve();
     }
-    r->owners -= 1 + r->queued;
-    if (!r->owners) psi_free(r);
+    if (!--r->owners) psi_free(r);
     psi_os_unlock(&psi_dns_lock);
 }
 
@@ -3338,7 +3339,7 @@ static int psi_dns_ms(psocket_resolve *r)
 {
     int ms;
     psi_os_lock(&psi_dns_lock);
-    ms = r->done ? 0 : r->bell[0] == -1 ? 10 : -1;
+    ms = r->code != PSOCKET_WANT_READ ? 0 : r->bell[0] == -1 ? 10 : -1;
     psi_os_unlock(&psi_dns_lock);
     return ms;
 }
@@ -3374,10 +3375,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) {
-        r->done = 1;
-        return psi_dns_add(r, &a);
-    }
+    if (a.family) return psi_dns_add(r, &a);
+    r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
     r->owners = 2;
@@ -5813,11 +5812,10 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 5.4 and 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
     int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
-    if (!in->len && strict) return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
     if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
@@ -5849,16 +5847,18 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). */
-static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int hidden)
+/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
+   only (RFC 8449 4). */
+static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    size_t most = r->in.suite ? r->max_in : PSI_REC_PLAIN; /* RFC 8449 4: unprotected ones are not subject to a limit */
-    if (in->len > most + (size_t)hidden) return PSI_ALERT_RECORD_OVERFLOW;
-    if (!hidden) return PSI_ALERT_NONE;
-    while (in->len && !in->data[in->len - 1]) in->len--;
-    in->type = in->len ? in->data[--in->len] : 0;
-    return in->type > PSI_REC_CCS && in->type <= PSI_REC_APPDATA ? PSI_ALERT_NONE
-           : PSI_ALERT_UNEXPECTED_MESSAGE;
+    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
+    if (hidden) {
+        while (in->len && !in->data[in->len - 1]) in->len--;
+        in->type = in->len ? in->data[--in->len] : 0;
+        if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
+    }
+    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
 }
 
 /* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
@@ -5894,14 +5894,13 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
-    int sealed, hidden, ours, alert;
+    int sealed, ours, alert;
     memset(in, 0, sizeof *in);
     in->used = 5;
     if (n < 5) return PSI_REC_MORE;
     in->type = p[0];
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
-    hidden = sealed && r->version == PSI_TLS13;
     alert = psi_rec_header(r, p, len, sealed);
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
@@ -5915,7 +5914,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     }
     if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
     if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, hidden);
+    alert = psi_rec_content(r, in, sealed);
     if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
@@ -6452,7 +6451,7 @@ struct psi_hs {
     psi_rec *rec;
     psocket_tls *tls;
     psocket_error *err;          /* what went wrong; NULL: nothing, or there was no memory to tell */
-    int64_t now;                 /* when it began: certificates and sessions are judged by that */
+    int64_t now;                 /* when it began, or the message at hand came: certificates and sessions are judged by that */
     int64_t proven;              /* how long what it proves may be resumed */
     const psi_suite *suite;      /* NULL: not chosen yet */
     char *name;                  /* client: the name to verify; server: the name asked for; NULL: none */
@@ -6718,7 +6717,6 @@ static int psi_ext_name(psi_hs *h, psi_writer *w, psi_reader *r)
         if (name.p[i] <= ' ' || name.p[i] > '~') return PSI_ALERT_DECODE_ERROR;
     if (!psi_x509_end(list)) return PSI_ALERT_DECODE_ERROR;
     if (name.n > 1 && name.p[name.n - 1] == '.') name.n--;
-    psi_free(h->name);
     h->name = (char *)psi_alloc(name.n + 1);
     if (!h->name) return PSI_ALERT_INTERNAL_ERROR;
     memcpy(h->name, name.p, name.n);
@@ -6917,7 +6915,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 /* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
+    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 33, 0, 1, 32, 0};
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
@@ -6970,7 +6968,7 @@ static int psi_ext_secure(psi_hs *h, psi_writer *w, psi_reader *r)
     X(SIGNATURE_ALGORITHMS, 13, PSI_IN_OFFER, psi_ext_schemes, PSI_NUMBERS(2), schemes) \
     X(SIGNATURE_ALGORITHMS_CERT, 50, PSI_IN_OFFER, NULL, PSI_NUMBERS(2), certs) \
     X(CERTIFICATE_AUTHORITIES, 47, PSI_IN_OFFER, psi_ext_authorities, PSI_SHAPE(2, 3, 0, 2, 1, 0), authorities) \
-    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 0, 0), shares) \
+    X(KEY_SHARE, 51, PSI_IN_13, psi_ext_share, PSI_SHAPE(2, 0, 2, 2, 1, 0), shares) \
     X(PSK_KEY_EXCHANGE_MODES, 45, PSI_IN_CH | PSI_NEEDS_13 | PSI_NEEDS_SESSIONS, psi_ext_modes, \
       PSI_SHAPE(1, 1, 1, 0, 0, 0), modes) \
     X(SUPPORTED_VERSIONS, 43, PSI_IN_13, psi_ext_versions, PSI_NUMBERS(1), versions) \
@@ -7025,7 +7023,8 @@ static void psi_ext_put_all(psi_hs *h, psi_writer *w, unsigned where)
     else psi_write_close(w, list, 2);
 }
 
-/* One extension: 0, or an alert. A client gets only what it asked for (RFC 8446 4.2), but a cookie. */
+/* One extension: 0, or an alert. A client gets only what it asked for, but a cookie; in a request what is unknown is ignored,
+   and what is known but not for it is not (RFC 8446 4.2). */
 static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
 {
     const psi_ext *x = psi_extensions;
@@ -7034,7 +7033,7 @@ static int psi_ext_get(psi_hs *h, unsigned type, psi_reader body)
     while (i < PSI_EXT_COUNT && x[i].number != type) i++;
     x += i;
     if (i == PSI_EXT_COUNT || !(x->where & h->where) || (!offer && !(h->offered >> i & 1) && type != PSI_EXT_COOKIE))
-        return offer ? 0 : PSI_ALERT_UNSUPPORTED_EXTENSION;
+        return !offer ? PSI_ALERT_UNSUPPORTED_EXTENSION : i < PSI_EXT_COUNT ? PSI_ALERT_ILLEGAL_PARAMETER : 0;
     if (h->where == PSI_IN_CH) h->offered |= (uint32_t)1 << i;
     if (offer && x->shape.size)
         *(psi_reader *)(void *)((char *)h->offer + x->at) = psi_read_list(&body, &x->shape);
@@ -7192,7 +7191,10 @@ static PSI_UNUSED int psi_hello_read(psi_hs *h, psi_reader m)
     o->suites = psi_read_vector(&m, 2, 2, 65534);
     compression = psi_read_vector(&m, 1, 1, 255);
     if (!m.p || o->suites.n % 2) return psi_hs_bad(h, PSI_ALERT_DECODE_ERROR, "hello is malformed");
-    h->offered = 0;
+    psi_free(h->name); /* what a first hello said counts no more */
+    h->name = NULL;
+    h->alpn = psi_none;
+    h->offered = h->limit = h->fragment = 0;
     if (m.n && psi_ext_get_all(h, &m, PSI_IN_CH)) return -1;
     if (psi_read_has(o->versions, PSI_TLS12) || (!o->versions.n && legacy >= PSI_TLS12)) o->speaks = 1;
     if (psi_read_has(o->versions, PSI_TLS13)) o->speaks |= 2;
@@ -7257,6 +7259,12 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
     }
     if (server) return psi_keys_digest(hash, psi_read_of(h->randoms, 64), h->params, out);
     return psi_keys_digest(hash, psi_read_of(h->transcript.bytes.p, h->transcript.bytes.n), psi_none, out);
+}
+
+/* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
+static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
+{
+    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7854,7 +7862,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
+   which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7863,7 +7872,7 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
     uint8_t key[PSI_TICKET_KEY] = {0};
     uint32_t i;
     int code = 0;
-    if (keys->n && (given->n || (age >= 0 && age < PSI_TICKET_RENEWAL))) return 0;
+    if (keys->n && (given->n || (age > -PSI_SESSION_MOST && age < PSI_TICKET_RENEWAL))) return 0;
     for (i = 0; i < given->n; i += PSI_TICKET_KEY) psi_ticket_add(&fresh, given->p + i);
     if (!given->n) {
         code = psi_os_entropy(key, sizeof key);
@@ -7977,12 +7986,17 @@ static int psi_session_time(psi_session *s, int64_t now, int64_t lifetime)
     return s->from < s->until ? 0 : PSOCKET_INVALID;
 }
 
+/* Is there something to offer, for a peer that proved who it is? */
+static int psi_session_usable(const psi_session *s)
+{
+    return s->flags & PSI_SESSION_PEER && s->ticket.n && s->ticket.n <= PSI_SESSION_LONGEST;
+}
+
 /* Remembers a session whose secret and ticket are filled, for lifetime seconds. */
 static void psi_session_keep(psocket_tls *tls, psi_session *s, int64_t now, int64_t lifetime)
 {
     uint8_t key[32];
-    if (!(s->flags & PSI_SESSION_PEER) || !s->ticket.n || s->ticket.n > PSI_SESSION_LONGEST) return;
-    if (psi_session_time(s, now, lifetime)) return;
+    if (!psi_session_usable(s) || psi_session_time(s, now, lifetime)) return;
     psi_session_key(s->name, s->port, key);
     psi_sessions_add(tls, &tls->client_sessions, key, s);
 }
@@ -8028,7 +8042,7 @@ static int psi_hs_tell(psi_hs *h)
         memcpy(s.spki, cert.spki_sha256, 32);
         s.subject = psi_read_of(cert.subject, strlen(cert.subject));
         if (!h->role->server && leaf->alg.hash > br_sha256_ID) /* else it is sha256 itself */
-            s.endpoint = psi_read_of(digest, psi_keys_digest(leaf->alg.hash, leaf->der, psi_none, digest));
+            s.endpoint = psi_read_of(digest, psi_auth_endpoint(leaf, digest));
     }
     if (h->role->server && h->identity && !h->resumed) s.endpoint = psi_read_of(h->identity->endpoint, h->identity->endpoint_len);
     s.suite = h->suite;
@@ -8688,7 +8702,9 @@ static int psi_server13_hello(psi_hs *h, const psi_offer *o)
     int dhe = o->modes.n && memchr(o->modes.p, 1, o->modes.n);
     if (psi_server13_choose(h, o)) return -1;
     if (o->identities.n && dhe && psi_server13_recall(h, o)) return -1;
-    if (!psi_server_identity(h, o) && !h->resumed) return psi_server_nothing(h, "no signature algorithm");
+    if (!psi_server_identity(h, o) && !h->resumed)
+        return o->schemes.n ? psi_server_nothing(h, "no signature algorithm")
+               : psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, "hello lacks signature_algorithms"); /* RFC 8446 4.2.3 */
     h->will_ticket = dhe && h->tls->tickets;
     h->rec->skip = h->offered >> PSI_EXT_AT_EARLY_DATA & 1 && !h->retried ? PSI_REC_PLAIN : 0; /* RFC 8446 4.1.2 */
     if (!h->regrouped)
@@ -8729,7 +8745,6 @@ static int psi_server_complete(psi_hs *h, const psi_offer *o)
     if (!PSI_IS13(h)) return pointless ? psi_hs_illegal(h, "hello lacks uncompressed points") : 0;
     if (!o->groups.n) lacks = "hello lacks supported_groups";
     else if (!o->shares.p) lacks = "hello lacks key_share";
-    else if (!o->schemes.n && !o->identities.n) lacks = "hello lacks signature_algorithms";
     else if (o->identities.n && !o->modes.n) lacks = "hello lacks psk_key_exchange_modes";
     if (lacks) return psi_hs_bad(h, PSI_ALERT_MISSING_EXTENSION, lacks);
     return o->compressed ? psi_hs_illegal(h, "hello offers compression") : 0;
@@ -8742,6 +8757,7 @@ static int psi_server_hello(psi_hs *h, psi_reader m)
     if (!h->k) h->k = (psi_hs_secrets *)psi_alloc(sizeof *h->k);
     if (!h->k) return psi_hs_broken(h, PSOCKET_NOMEM);
     h->asked = h->tls->client_auth != PSOCKET_CLIENT_AUTH_NONE;
+    h->proven = h->now + PSI_SESSION_MOST;
     h->offer = &o;
     failed = psi_hello_read(h, m) || psi_server_version(h, &o);
     if (!failed && o.alpn.n && h->tls->alpn.n && !psi_ext_choose_alpn(h, o.alpn))
@@ -8907,6 +8923,7 @@ static uint32_t psi_hs_read(psi_hs *h, const psi_hs_row *row, uint32_t at)
         h->message = p;
         h->rest = left - size;
         h->next = row + 1;
+        h->now = psi_tls_now(h->tls); /* the peer may have taken its time */
         if (row->when & PSI_ROW_TURN && psi_hs_turn(h)) return size;
         if (row->read) (row->read)(h, psi_read_of(p + 4, size - 4));
         psi_transcript_add(&h->transcript, p, size);
@@ -9181,7 +9198,6 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
     uint32_t at = 0;
     uint8_t *count;
     int alert = 0;
-    if (!in->len && PSI_IS13(r)) return PSI_ALERT_UNEXPECTED_MESSAGE;
     psi_write(&r->part, in->data, in->len);
     if (r->part.failed) return PSI_ALERT_INTERNAL_ERROR;
     while (r->part.n - at >= 4 && !alert) {
@@ -9216,7 +9232,7 @@ static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
-        if (alert != PSI_ALERT_UNEXPECTED_MESSAGE) why = "the peer sent a malformed alert";
+        why = "the peer sent a malformed alert";
         if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
         else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
@@ -9408,8 +9424,7 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
-    to->endpoint_len = psi_keys_digest(leaf->alg.hash ? leaf->alg.hash : br_sha256_ID, leaf->der,
-                                       psi_none, to->endpoint);
+    to->endpoint_len = psi_auth_endpoint(leaf, to->endpoint);
     if (from->ask || !leaf->key.key_type) return psi_x509_usable(leaf, e);
     code = psi_tls_text(from->key, from->key_len, from->key_file, "the private key", &text, &file, e);
     if (!code) code = psi_x509_key_load(&to->key, text.p, text.n, e);
@@ -9620,7 +9635,7 @@ static int psi_tls_load(psocket_tls *tls, psi_reader all)
         psi_reader r = all;
         while (r.n && !code) {
             psi_reader one = psi_read_vector(&r, 4, 1, 0x100000);
-            if (!r.p || !psi_session_read(one, &s) || !(s.flags & PSI_SESSION_PEER)) code = PSOCKET_INVALID;
+            if (!r.p || !psi_session_read(one, &s) || !psi_session_usable(&s)) code = PSOCKET_INVALID;
             if (code || !adding || now < s.from || now >= s.until) continue;
             psi_session_key(s.name, s.port, key);
             psi_os_lock(&tls->lock);
@@ -9821,8 +9836,8 @@ struct psocket_watch {
     psi_link link;           /* first, so that a link is its watch */
     psocket_poller *poller;  /* NULL: in none */
     void *user;
-    psi_os_watch one;        /* the one descriptor of what has just one; fd -1: none */
-    psi_os_watch *more;      /* PSOCKET_POLLSET_MAX of them, for a socket that needs several; else NULL */
+    psi_os_watch one;        /* the first descriptor; fd -1: none */
+    psi_os_watch *more;      /* the others, for a socket that needs several; else NULL */
     int64_t due, wake;       /* when the user's time is over, and when to look again; INT64_MAX: never */
     int heap;                /* index in the heap */
     unsigned turn;           /* the poller's turn that `did` is of */
@@ -9944,16 +9959,14 @@ static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollf
    are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
-    int i, first, e, r = 0;
-    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc(PSOCKET_POLLSET_MAX * sizeof *w->more)))
+    int i, first, e, r = 0, more = PSOCKET_POLLSET_MAX - 1;
+    if (n > 1 && !w->more && !(w->more = (psi_os_watch *)psi_alloc((size_t)more * sizeof *w->more)))
         return PSOCKET_NOMEM;
     for (first = 1; first >= 0; first--) {
-        e = psi_watch_put(w, &w->one, n == 1 ? fds : NULL, first);
-        for (i = 0; w->more && i < PSOCKET_POLLSET_MAX; i++) {
+        for (i = 0; i <= (w->more ? more : 0); i++) {
+            e = psi_watch_put(w, i ? &w->more[i - 1] : &w->one, i < n ? &fds[i] : NULL, first);
             if (!r) r = e;
-            e = psi_watch_put(w, &w->more[i], n > 1 && i < n ? &fds[i] : NULL, first);
         }
-        if (!r) r = e;
     }
     if (n > 1) return r;
     psi_free(w->more);

@@ -31,9 +31,9 @@ static double hello(size_t shares, size_t groups, size_t group)
     fill(&m, groups - 1, 0x7777, 2);
     kit_number(&m, group, 2);
     kit_number(&m, 51, 2);
-    kit_number(&m, 4 * shares + 2, 2);
-    kit_number(&m, 4 * shares, 2);
-    fill(&m, shares, group << 16, 4);
+    kit_number(&m, 5 * shares + 2, 2);
+    kit_number(&m, 5 * shares, 2);
+    fill(&m, shares, group << 24 | 0x100, 5);
     m.p[list] = (uint8_t)((m.n - list - 2) >> 8);
     m.p[list + 1] = (uint8_t)(m.n - list - 2);
     kit_handshake(&all, 1, m.p, m.n);
@@ -57,8 +57,8 @@ TEST(as_many_shares_as_groups)
     double few, many;
     hello(100, 200, 29); /* warms up */
     for (i = 0; i < 3; i++) {
-        few = hello(8000, 100, groups[i]) + hello(100, 16000, groups[i]) + 0.001;
-        many = hello(8000, 16000, groups[i]);
+        few = hello(6000, 100, groups[i]) + hello(100, 16000, groups[i]) + 0.001;
+        many = hello(6000, 16000, groups[i]);
         if (many > 8 * few) check_fail(__FILE__, __LINE__, "group %d: %.4f s, of which the parts cost %.4f s", (int)groups[i], many, few);
     }
 }
