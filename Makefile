@@ -136,13 +136,14 @@ install-lua: need-lua $(patsubst %,$(BUILD)/lua/%/psocket.so,$(INSTALL_LUAS))
 
 uninstall:
 	@$(good_prefix):
+# the system's own folders stay, empty or not
 	rm -f "$(DESTDIR)$(INC_DIR)/psocket.h" "$(DESTDIR)$(PC_DIR)/psocket.pc" "$(DESTDIR)$(LSP_DIR)/psocket.lua"
 	@for d in 5.1 5.2 5.3 5.4 5.5; do \
 	    rm -f "$(DESTDIR)$(PREFIX)/lib/lua/$$d/psocket.so"; \
 	    for m in $(LUA_SHARED); do rm -f "$(DESTDIR)$(PREFIX)/share/lua/$$d/psocket/$$m.lua"; done; \
 	    for f in share/lua/$$d/psocket share/lua/$$d lib/lua/$$d; do rmdir "$(DESTDIR)$(PREFIX)/$$f" 2>/dev/null || :; done; \
 	done
-	@for f in "$(LSP_DIR)" "$(PREFIX)/share/psocket" "$(PREFIX)/share/lua" "$(PREFIX)/share" "$(PREFIX)/lib/lua" "$(PC_DIR)" "$(PREFIX)/lib" \
+	@case "$(DESTDIR)$(PREFIX)" in /usr | /usr/local) exit 0 ;; esac; for f in "$(LSP_DIR)" "$(PREFIX)/share/psocket" "$(PREFIX)/share/lua" "$(PREFIX)/share" "$(PREFIX)/lib/lua" "$(PC_DIR)" "$(PREFIX)/lib" \
 	    "$(INC_DIR)" "$(PREFIX)"; do rmdir "$(DESTDIR)$$f" 2>/dev/null || :; done
 	@echo "removed psocket from $(DESTDIR)$(PREFIX)"
 

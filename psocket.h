@@ -1330,6 +1330,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static unsigned __stdcall name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) ((void)(before), (void)(after))
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
@@ -1559,6 +1560,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #ifndef PSOCKET_NO_DNS
 #define PSI_OS_THREADS
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
+#define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
@@ -3286,12 +3288,17 @@ static void psi_dns_serve(void)
     }
 }
 
+/* Around fork: a child must not find the lock taken by a thread that it has not. */
+static void psi_dns_hold(void) { psi_os_lock(&psi_dns_lock); }
+static void psi_dns_let(void) { psi_os_unlock(&psi_dns_lock); }
+
 static void psi_dns_system(psocket_resolve *r)
 {
     psocket_resolve **end = &psi_dns_queue;
     psi_os_pin(); /* not under the lock: it takes the loader's */
     psi_os_lock(&psi_dns_lock);
     if (psi_dns_process != psi_os_process()) {
+        if (!psi_dns_process) psi_os_atfork(psi_dns_hold, psi_dns_let);
         psi_dns_process = psi_os_process();
         psi_dns_threads = psi_dns_lost = 0;
         psi_dns_queue = NULL;
@@ -3846,6 +3853,15 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
+static psi_x509_text psi_x509_text_in(char *p, size_t size)
+{
+    psi_x509_text t = PSI_ZERO;
+    t.p = p;
+    t.size = size;
+    *p = 0;
+    return t;
+}
+
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -3936,31 +3952,28 @@ static int psi_x509_is_dns(psi_x509_span s, int wildcard)
     return letters;
 }
 
-/* The name that a peer must prove, ready for comparing. An address that IPv6 maps from IPv4 counts in both forms. */
+/* The name that a peer must prove, ready for comparing. */
 typedef struct psi_x509_host {
     psi_x509_span dns; /* without the trailing dot; empty: an address */
-    psi_addr written, plain;
+    psi_addr address;
 } psi_x509_host;
 
 /* 1, or 0 if nothing could be issued for such a name. h points into name. */
 static int psi_x509_host_parse(psi_x509_host *h, const char *name)
 {
     size_t n = strlen(name), zone = psi_x509_find(psi_x509_span_of(name, n), "%", 1);
-    int address;
     memset(h, 0, sizeof *h);
-    address = psi_addr_parse(&h->written, name, zone);
-    h->plain = h->written;
-    psi_addr_normalise(&h->plain);
-    if (address) return 1;
+    if (psi_addr_parse(&h->address, name, zone)) return 1;
     if (n && name[n - 1] == '.') n--;
     h->dns = psi_x509_span_of(name, n);
     return psi_x509_is_dns(h->dns, 0);
 }
 
-/* An address as an iPAddress writes it. */
-static psi_x509_span psi_x509_ip(const psi_addr *a)
+/* The IPv4 address in an IPv6 one that is mapped from it; any other as it is. */
+static psi_x509_span psi_x509_plain_ip(psi_x509_span ip)
 {
-    return psi_x509_span_of(a->ip, a->family == PSI_IP4 ? 4 : 16);
+    int mapped = ip.n == 16 && memcmp(ip.p, "\0\0\0\0\0\0\0\0\0\0\xFF\xFF", 12) == 0;
+    return mapped ? psi_x509_after(ip, 12) : ip;
 }
 
 /* Does s end like this, whatever the case? */
@@ -3969,12 +3982,13 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
+   in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
-    psi_x509_span rest = h->dns;
+    psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
     if (!rest.n && tag == 0x87)
-        return psi_x509_same(name, psi_x509_ip(&h->written)) || psi_x509_same(name, psi_x509_ip(&h->plain)) ? 2 : 0;
+        return name.n <= ip.n && psi_x509_same(psi_x509_plain_ip(name), psi_x509_plain_ip(ip)) ? 2 : 0;
     if (!rest.n || tag != 0x82 || !psi_x509_is_dns(name, 1)) return 0;
     if (name.p[0] != '*') return name.n == rest.n && psi_x509_ends_with(name, rest) ? 2 : 0;
     if (!memchr(name.p + 2, '.', name.n - 2)) return 0; /* *.org */
@@ -3999,21 +4013,14 @@ static const unsigned char *psi_x509_hash_oid(int hash)
     return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
-/* The digest of three strings behind each other. */
-static void psi_x509_digest(int hash, psi_x509_span a, psi_x509_span b, psi_x509_span c, uint8_t *out)
+/* The digest of strings behind each other. */
+static void psi_x509_digest(int hash, const psi_x509_span *parts, int count, uint8_t *out)
 {
     const br_hash_class *hc = psi_x509_hash_class(hash);
     br_hash_compat_context h;
     hc->init(&h.vtable);
-    hc->update(&h.vtable, a.p, a.n);
-    hc->update(&h.vtable, b.p, b.n);
-    hc->update(&h.vtable, c.p, c.n);
+    for (; count; count--, parts++) hc->update(&h.vtable, parts->p, parts->n);
     hc->out(&h.vtable, out);
-}
-
-static void psi_x509_sha256(psi_x509_span s, uint8_t out[32])
-{
-    psi_x509_digest(br_sha256_ID, s, psi_x509_none, psi_x509_none, out);
 }
 
 /* --- certificates --------------------------------------------------------- */
@@ -4022,10 +4029,76 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* When a flaw matters: if a signature by its issuer counts, unless the certificate is trusted itself, whenever its key
-   is used, always; the last is always, and not even the subject or the key could be read. Of several the last one in
-   this order is kept, of its kind the first. */
-enum { PSI_X509_SIGNED = 1, PSI_X509_UNTRUSTED, PSI_X509_USED, PSI_X509_ALWAYS, PSI_X509_UNREADABLE };
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
+   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
+   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
+   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+enum {
+    PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
+    PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
+    PSI_X509_UNREADABLE = 0x52
+};
+
+/* The rules: gravity, code, and what that says of the certificate which broke it. */
+#define PSI_X509_RULES(X) \
+    X(HASH, SIGNED, WEAK, "is signed with SHA-1 or MD5, which are broken") \
+    X(ALGORITHM, SIGNED, ALGORITHM, "is signed with an unsupported algorithm") \
+    X(ALG, UNTRUSTED, MALFORMED, "has a malformed signature algorithm") \
+    X(ALGS, UNTRUSTED, MALFORMED, "has two signature algorithms that differ") \
+    X(SIG, UNTRUSTED, MALFORMED, "has a malformed signature") \
+    X(ISSUER, UNTRUSTED, MALFORMED, "has a malformed issuer") \
+    X(DATES, UNTRUSTED, MALFORMED, "has malformed dates") \
+    X(VERSION, UNTRUSTED, MALFORMED, "is not of version 3") \
+    X(REST, UNTRUSTED, MALFORMED, "has bytes after its body, or malformed identifiers") \
+    X(SERIAL, UNTRUSTED, MALFORMED, "has a serial number below 1 or over 20 bytes") \
+    X(NAMES, UNTRUSTED, MALFORMED, "lacks an issuer or a subject") \
+    X(LIMITS, UNTRUSTED, MALFORMED, "limits authorities below it without being one") \
+    X(NO_CA, UNTRUSTED, USAGE, "may sign certificates but is not an authority") \
+    X(EXTENSION, UNTRUSTED, MALFORMED, "has a malformed extension") \
+    X(SMALL_KEY, USED, WEAK, "has an RSA key of less than 2048 bits") \
+    X(LARGE_KEY, USED, ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one") \
+    X(PSS_KEY, USED, ALGORITHM, "has an RSA-PSS key of an unsupported kind") \
+    X(OTHER_KIND, USED, ALGORITHM, "has a key that is neither RSA nor on P-256, P-384 or P-521") \
+    X(KEY_EXTENSION, ALWAYS, MALFORMED, "has a malformed extension") \
+    X(EXTENSIONS, ALWAYS, MALFORMED, "has malformed extensions") \
+    X(REPEATED, ALWAYS, MALFORMED, "repeats an extension") \
+    X(CRITICAL, ALWAYS, CRITICAL, "has an unknown critical extension") \
+    X(EXPLICIT, ALWAYS, CRITICAL, "requires explicit policies, which are not supported") \
+    X(POLICY, ALWAYS, CRITICAL, "has a critical policy of an unknown kind") \
+    X(DER, UNREADABLE, MALFORMED, "is not DER, or bytes follow it") \
+    X(SUBJECT, UNREADABLE, MALFORMED, "has a malformed subject") \
+    X(KEY, UNREADABLE, MALFORMED, "has a malformed public key") \
+    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
+    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
+    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
+    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
+    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
+    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
+    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
+    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
+    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
+    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
+    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
+    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
+    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
+    X(EXPIRED, COMPLETE, EXPIRED, "") \
+    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
+    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
+    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
+    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
+    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
+    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
+    X(NAME, COMPLETE, NAME, "")
+
+#define PSI_X(name, grave, code, text) PSI_RULE_##name,
+enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
+#undef PSI_X
+#define PSI_X(name, grave, code, text) {PSI_X509_##grave, PSOCKET_CERT_##code, text},
+static const struct {
+    short grave, code;
+    const char *text;
+} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
+#undef PSI_X
 
 typedef struct psi_x509_alg {
     int kind, hash, salt; /* PSI_X509_*, a BearSSL hash number, PSS salt length */
@@ -4043,9 +4116,8 @@ typedef struct psi_x509_cert {
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
     int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
-    int when, code;                /* its flaw: PSI_X509_*, 0 none */
-    const char *why;
-    psi_x509_span which; /* the extension that it is about */
+    int flaw;                      /* PSI_RULE_* */
+    psi_x509_span flawed;          /* the extension that it is about */
 } psi_x509_cert;
 
 /* For tests, which count how many certificates are parsed. */
@@ -4053,18 +4125,16 @@ typedef struct psi_x509_cert {
 #define PSI_X509_PARSED() ((void)0)
 #endif
 
-static void psi_x509_flaw(psi_x509_cert *c, int when, int code, const char *why)
+static int psi_x509_gravity(const psi_x509_cert *c)
 {
-    if (when <= c->when) return;
-    c->when = when;
-    c->code = code;
-    c->why = why;
-    c->which.n = 0;
+    return psi_x509_rules[c->flaw].grave;
 }
 
-static void psi_x509_demand(psi_x509_cert *c, int when, int ok, const char *why)
+static PSI_APART void psi_x509_demand(psi_x509_cert *c, int rule, int ok)
 {
-    if (!ok) psi_x509_flaw(c, when, PSOCKET_CERT_MALFORMED, why);
+    if (ok || psi_x509_rules[rule].grave <= psi_x509_gravity(c)) return;
+    c->flaw = rule;
+    c->flawed.n = 0;
 }
 
 static unsigned char *psi_x509_slice(psi_x509_span s, size_t *n)
@@ -4106,12 +4176,12 @@ static void psi_x509_read_alg(psi_x509_cert *c, psi_x509_span in)
     if (rsa || ecdsa) {
         ok = rsa ? psi_x509_no_params(v[1]) : psi_x509_end(v[1]);
     } else if (id == PSI_OID_RSA_MD5 || id == PSI_OID_RSA_SHA1 || id == PSI_OID_ECDSA_SHA1) {
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_WEAK, "is signed with SHA-1 or MD5, which are broken");
+        psi_x509_demand(c, PSI_RULE_HASH, 0);
     } else if (id != PSI_OID_PSS || !psi_x509_pss_params(v[1], &c->alg)) {
         c->alg.kind = 0;
-        psi_x509_flaw(c, PSI_X509_SIGNED, PSOCKET_CERT_ALGORITHM, "is signed with an unsupported algorithm");
+        psi_x509_demand(c, PSI_RULE_ALGORITHM, 0);
     }
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, ok, "has a malformed signature algorithm");
+    psi_x509_demand(c, PSI_RULE_ALG, ok);
 }
 
 /* The curve that the rest of an AlgorithmIdentifier names: 0 if it is not one of ours. */
@@ -4145,9 +4215,9 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     e = v[1];
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_WEAK, "has an RSA key of less than 2048 bits");
+        psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
     } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA key of more than 4096 bits, or an unusual one");
+        psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
         c->key.key.rsa.n = psi_x509_slice(n, &c->key.key.rsa.nlen);
@@ -4165,16 +4235,12 @@ static int psi_x509_read_key(psi_x509_cert *c)
     if (id == PSI_OID_RSA) return v[1].n && psi_x509_no_params(v[1]) && psi_x509_read_rsa(c, v[2]);
     if (id == PSI_OID_PSS) {
         c->only.kind = PSI_X509_PSS;
-        if (v[1].n && !psi_x509_pss_params(v[1], &c->only))
-            psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM, "has an RSA-PSS key of an unsupported kind");
+        psi_x509_demand(c, PSI_RULE_PSS_KEY, !v[1].n || psi_x509_pss_params(v[1], &c->only));
         return psi_x509_read_rsa(c, v[2]);
     }
     curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
-    if (!curve) {
-        psi_x509_flaw(c, PSI_X509_USED, PSOCKET_CERT_ALGORITHM,
-                      "has a key that is neither RSA nor on P-256, P-384 or P-521");
-        return 1;
-    }
+    psi_x509_demand(c, PSI_RULE_OTHER_KIND, curve);
+    if (!curve) return 1;
     if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
@@ -4182,8 +4248,8 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes of how they
-   map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
+   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
@@ -4220,12 +4286,11 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
     case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
-        if (psi_x509_tag(v[0]) == 0x80)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "requires explicit policies, which are not supported");
+        psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
         if (!critical) return psi_x509_seq(in).n != 0;
-        if (v[1].p) psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has a critical policy of an unknown kind");
+        psi_x509_demand(c, PSI_RULE_POLICY, !v[1].p);
         while (ok && v[0].n) {
             one = psi_x509_any(&v[0]);
             ok = !psi_x509_repeats(v[0], psi_x509_take(&one, 0x06));
@@ -4245,16 +4310,15 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
         critical = v[1].n && *v[1].p;
         id = psi_x509_id(v[0]);
-        before = c->when;
-        psi_x509_demand(c, PSI_X509_ALWAYS, !psi_x509_repeats(list, v[0]), "repeats an extension");
+        before = c->flaw;
+        psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
-        if (!known && critical)
-            psi_x509_flaw(c, PSI_X509_ALWAYS, PSOCKET_CERT_CRITICAL, "has an unknown critical extension");
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_X509_ALWAYS : PSI_X509_UNTRUSTED,
-                        !known || psi_x509_read_extension(c, id, v[2], critical), "has a malformed extension");
-        if (c->when != before) c->which = v[0];
+        psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
+        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
+                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        if (c->flaw != before) c->flawed = v[0];
     }
-    psi_x509_demand(c, PSI_X509_ALWAYS, list.p != NULL, "has malformed extensions");
+    psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
 }
 
 /* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
@@ -4263,18 +4327,14 @@ static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509
 {
     psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
     if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, PSI_X509_IS(version, "\2\1\2"), "is not of version 3");
+    psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(version, "\2\1\2"));
     psi_x509_read(rest, "?=y?=z=.", v);
     if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n,
-                    "has bytes after its body, or malformed identifiers");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20,
-                    "has a serial number below 1 or over 20 bytes");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)),
-                    "lacks an issuer or a subject");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->ca || (c->path_len < 0 && !c->constrains), "limits authorities below it without being one");
-    if (!c->ca && c->usage >= 0 && (c->usage & PSI_X509_KU_CERT_SIGN))
-        psi_x509_flaw(c, PSI_X509_UNTRUSTED, PSOCKET_CERT_USAGE, "may sign certificates but is not an authority");
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n);
+    psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20);
+    psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
+    psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
+    psi_x509_demand(c, PSI_RULE_NO_CA, c->ca || c->usage < 0 || !(c->usage & PSI_X509_KU_CERT_SIGN));
 }
 
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
@@ -4286,8 +4346,8 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read(c->der, "(=e=e=.)", v), "is not DER, or bytes follow it");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_read(v[SIG], "=b", &c->sig), "has a malformed signature");
+    psi_x509_demand(c, PSI_RULE_DER, psi_x509_read(c->der, "(=e=e=.)", v));
+    psi_x509_demand(c, PSI_RULE_SIG, psi_x509_read(v[SIG], "=b", &c->sig));
     psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
@@ -4296,15 +4356,15 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->issuer_hash = psi_x509_name_hash(c->issuer);
     c->subject_hash = psi_x509_name_hash(c->subject);
     c->self_issued = c->subject_hash == c->issuer_hash && psi_x509_same_name(c->subject, c->issuer);
-    psi_x509_demand(c, PSI_X509_UNREADABLE, c->subject_hash != 0, "has a malformed subject");
-    psi_x509_demand(c, PSI_X509_UNREADABLE, psi_x509_read_key(c), "has a malformed public key");
+    psi_x509_demand(c, PSI_RULE_SUBJECT, c->subject_hash != 0);
+    psi_x509_demand(c, PSI_RULE_KEY, psi_x509_read_key(c));
     psi_x509_read_alg(c, v[SIGNED]);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_same(v[ALG], v[SIGNED]), "has two signature algorithms that differ");
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, c->issuer_hash != 0, "has a malformed issuer");
+    psi_x509_demand(c, PSI_RULE_ALGS, psi_x509_same(v[ALG], v[SIGNED]));
+    psi_x509_demand(c, PSI_RULE_ISSUER, c->issuer_hash != 0);
     dates = psi_x509_seq(v[DATES]);
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
-    psi_x509_demand(c, PSI_X509_UNTRUSTED, psi_x509_end(dates), "has malformed dates");
+    psi_x509_demand(c, PSI_RULE_DATES, psi_x509_end(dates));
     psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
 }
 
@@ -4325,16 +4385,15 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
-    *subject.p = *issuer.p = 0;
+    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
     info->issuer = issuer.p;
     info->not_before = c->not_before;
     info->not_after = c->not_after;
-    psi_x509_sha256(c->der, info->sha256);
-    psi_x509_sha256(c->spki, info->spki_sha256);
+    psi_x509_digest(br_sha256_ID, &c->der, 1, info->sha256);
+    psi_x509_digest(br_sha256_ID, &c->spki, 1, info->spki_sha256);
 }
 
 /* --- signatures ----------------------------------------------------------- */
@@ -4343,9 +4402,10 @@ static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *i
 static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 {
     uint8_t mask[64], counter[4] = {0, 0, 0, 0};
+    psi_x509_span parts[2] = {seed, psi_x509_span_of(counter, 4)};
     size_t i;
     for (; n; counter[3]++) {
-        psi_x509_digest(hash, seed, psi_x509_span_of(counter, 4), psi_x509_none, mask);
+        psi_x509_digest(hash, parts, 2, mask);
         for (i = 0; i < seed.n && n; i++, n--) *data++ ^= mask[i];
     }
 }
@@ -4354,9 +4414,10 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
+    psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
+                              psi_x509_span_of(salt, room)};
     if (n < len + room + 2) return 0;
-    psi_x509_digest(alg->hash, psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
-                    psi_x509_span_of(salt, room), em + db);
+    psi_x509_digest(alg->hash, parts, 3, em + db);
     memset(em, 0, db);
     em[db - room - 1] = 1;
     memcpy(em + db - room, salt, room);
@@ -4433,24 +4494,17 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
-/* The value of a base64 digit, -1 if it is none. */
-static int psi_x509_digit(int c)
-{
-    if (c >= 'a') return c <= 'z' ? c - 'a' + 26 : -1;
-    if (c >= 'A') return c <= 'Z' ? c - 'A' : -1;
-    if (c >= '0') return c <= '9' ? c - '0' + 52 : -1;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 /* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     size_t n = 0;
     unsigned held = 0, bits = 0, pad = 0;
     for (; in.n; in = psi_x509_after(in, 1)) {
-        int c = *in.p, v = psi_x509_digit(c);
-        if (v >= 0 && !pad) {
-            held = held << 6 | (unsigned)v;
+        int c = *in.p;
+        const char *digit = (const char *)memchr(digits, c, 64);
+        if (digit && !pad) {
+            held = held << 6 | (unsigned)(digit - digits);
             bits += 6;
             if (bits < 8) continue;
             bits -= 8;
@@ -4478,8 +4532,8 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs;
-    size_t count, room, bytes;
+    psi_x509_cert *certs; /* room for a power of two */
+    size_t count, bytes;
 } psi_x509_chain;
 
 static void psi_x509_chain_free(psi_x509_chain *c)
@@ -4497,7 +4551,7 @@ enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
    read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
-    size_t room = c->count < c->room ? c->room : c->room * 2 + 4, size = sizeof *c->certs, i;
+    size_t size = c->count * sizeof *c->certs, i;
     size_t charge = kind != PSI_X509_CHAIN ? 0 : len < 256 ? 256 : len; /* each costs memory beside its bytes */
     void *certs = c->certs;
     uint8_t *copy;
@@ -4505,17 +4559,16 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && room > c->room) certs = psi_realloc(certs, c->count * size, room * size);
+    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
     }
     c->certs = (psi_x509_cert *)certs;
-    c->room = room;
     c->bytes += charge;
     if (len) memcpy(copy, der, len);
     psi_x509_parse(&c->certs[c->count++], copy, len);
-    if (kind == PSI_X509_CHAIN || c->certs[c->count - 1].when < PSI_X509_UNREADABLE) return 0;
+    if (kind == PSI_X509_CHAIN || psi_x509_gravity(&c->certs[c->count - 1]) < PSI_X509_UNREADABLE) return 0;
     psi_free(copy);
     c->count--;
     return PSOCKET_TLS_PEM;
@@ -4817,44 +4870,6 @@ static PSI_UNUSED void psi_x509_cleanup(void)
 
 /* --- the search for a path ------------------------------------------------ */
 
-/* The rules of a path: how much it tells that one was broken, the code, and what that says of the certificate which broke
-   it. A path that failed in its dates or pins only tells more than one that failed at an issuer, and that more than one
-   that ended. FLAW stands for what a certificate says of itself. */
-enum { PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE };
-#define PSI_X509_RULES(X) \
-    X(FLAW, BROKEN, MALFORMED, "") \
-    X(SELF_SIGNED, ENDED, SELF_SIGNED, "is self-signed and not among the trusted ones") \
-    X(NO_ROOT, ENDED, UNTRUSTED, "of the chain's root is not trusted") \
-    X(NO_ISSUER, ENDED, UNTRUSTED, "has an issuer that is neither trusted nor among those sent") \
-    X(OTHER_KEY, BROKEN, UNTRUSTED, "was signed by another key of its issuer's name, which is not trusted") \
-    X(SIGNATURE, BROKEN, SIGNATURE, "has a wrong signature") \
-    X(NOT_CA, BROKEN, NOT_CA, "issued another one but is not an authority") \
-    X(PATH_LENGTH, BROKEN, PATH_LENGTH, "does not allow so many authorities below it") \
-    X(CA_NOT_SERVER, BROKEN, USAGE, "of an authority is not for TLS servers") \
-    X(CA_NOT_CLIENT, BROKEN, USAGE, "of an authority is not for TLS clients") \
-    X(FORBIDDEN, BROKEN, CONSTRAINTS, "has a name that its issuer may not issue for") \
-    X(TOO_FAR, BROKEN, LIMIT, "is too far from its trust anchor") \
-    X(TOO_MUCH, EXHAUSTED, LIMIT, "has too many possible issuers or names to verify") \
-    X(PIN, COMPLETE, PIN, "leads to none of the pinned keys") \
-    X(EXPIRED, COMPLETE, EXPIRED, "") \
-    X(NOT_YET, COMPLETE, NOT_YET_VALID, "") \
-    X(NOT_SIGNING, COMPLETE, USAGE, "has a key that is not meant for signing") \
-    X(NOT_SERVER, COMPLETE, USAGE, "is not meant for TLS servers") \
-    X(NOT_CLIENT, COMPLETE, USAGE, "is not meant for TLS clients") \
-    X(AUTHORITY, COMPLETE, USAGE, "is an authority's, not a host's") \
-    X(NO_POINT, COMPLETE, MALFORMED, "has a public key that is not on its curve") \
-    X(NAME, COMPLETE, NAME, "")
-
-#define PSI_X(name, rank, code, text) PSI_RULE_##name,
-enum { PSI_RULE_NONE, PSI_X509_RULES(PSI_X) PSI_RULE_COUNT };
-#undef PSI_X
-#define PSI_X(name, rank, code, text) {PSI_X509_##rank, PSOCKET_CERT_##code, text},
-static const struct {
-    short rank, code;
-    const char *text;
-} psi_x509_rules[] = {{0, 0, ""}, PSI_X509_RULES(PSI_X)};
-#undef PSI_X
-
 typedef struct psi_x509_query {
     psi_trust *trust;
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
@@ -4881,7 +4896,7 @@ typedef struct psi_x509_walk {
 /* Records a failure if it tells more than those before. Answers 0, as the search does when it fails. */
 static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
 {
-    if (psi_x509_rules[rule].rank <= psi_x509_rules[w->rule].rank) return 0;
+    if ((psi_x509_rules[rule].grave & 15) <= (psi_x509_rules[w->rule].grave & 15)) return 0;
     w->rule = rule;
     w->culprit = c;
     return 0;
@@ -4907,26 +4922,23 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
    form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
-    static const char mapped[] = "\0\0\0\0\0\0\0\0\0\0\xFF\xFF";
-    static const char all[] = "\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
     size_t i, n = base.n / 2;
-    const uint8_t *from = base.p, *mask = base.p + n;
-    int low, end = 0, match;
+    psi_x509_span from = psi_x509_span_of(base.p, n);
+    const uint8_t *mask = base.p + n;
+    int low, end = 0;
     if (base.n != 8 && base.n != 32) return -1;
-    if (excluded && n == 16 && memcmp(from, mapped, 12) == 0 && memcmp(mask, all, 12) == 0) {
-        from += 12;
-        mask += 12;
-        n = 4;
-    }
-    if (excluded && n == 4 && ip.n == 16 && memcmp(ip.p, mapped, 12) == 0) ip = psi_x509_after(ip, 12);
-    match = n == ip.n;
     for (i = 0; i < n; i++) {
         low = ~mask[i] & 0xFF;
         if ((low & (low + 1)) || (end && mask[i])) return -1; /* ones, then zeros */
         end |= low;
-        match = match && (from[i] & mask[i]) == (ip.p[i] & mask[i]);
     }
-    return match;
+    if (excluded && (n == 4 || mask[11] == 0xFF)) {
+        from = psi_x509_plain_ip(from);
+        ip = psi_x509_plain_ip(ip);
+        mask += n - from.n;
+    }
+    for (i = 0; i < from.n && i < ip.n && !((from.p[i] ^ ip.p[i]) & mask[i]); i++) {}
+    return i == from.n && i == ip.n;
 }
 
 /* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
@@ -4988,7 +5000,7 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     w->signatures -= cost + (long)(child->tbs.n / 16384);
     if (w->signatures < 0) w->work = -1;
     if (w->work < 0) return -1;
-    psi_x509_digest(child->alg.hash, child->tbs, psi_x509_none, psi_x509_none, digest);
+    psi_x509_digest(child->alg.hash, &child->tbs, 1, digest);
     good = psi_x509_signed(issuer, &child->alg, digest, child->sig);
     if (!good) w->signatures -= cost; /* honest chains hardly ever have wrong ones */
     w->edges[i].issuer = issuer;
@@ -5011,7 +5023,7 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
-        psi_x509_sha256(w->path[i]->spki, digest);
+        psi_x509_digest(br_sha256_ID, &w->path[i]->spki, 1, digest);
         for (k = 0; k < pins; k++) pinned |= memcmp(w->q->pins + 32 * k, digest, 32) == 0;
     }
     if (!pinned) return psi_x509_fail(w, PSI_RULE_PIN, w->path[0]);
@@ -5043,8 +5055,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
-    if (c->when >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, PSI_RULE_FLAW, c);
-    if (child->when == PSI_X509_SIGNED) return psi_x509_fail(w, PSI_RULE_FLAW, child);
+    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, c->flaw, c);
+    if (psi_x509_gravity(child) == PSI_X509_SIGNED) return psi_x509_fail(w, child->flaw, child);
     if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constrains && i < depth; i++) {
         if ((i && w->path[i]->self_issued) || !psi_x509_breaks(w, c, w->path[i])) continue;
@@ -5062,7 +5074,7 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     if (!psi_x509_same_name(c->subject, child->issuer)) return 0;
     while (depth-- > 0) {
         below = w->path[depth];
-        if (c == below || (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject))) return 0;
+        if (psi_x509_same(c->spki, below->spki) && psi_x509_same(c->subject, below->subject)) return 0;
     }
     return 1;
 }
@@ -5100,7 +5112,7 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
     uint8_t point[BR_EC_KBUF_PUB_MAX_SIZE];
-    if (c->when == PSI_X509_USED || !c->key.key_type) return PSI_RULE_FLAW;
+    if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
         if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
@@ -5124,12 +5136,12 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
-    int rule, pinned = 0, found;
+    int rule, pinned = 0, found, gravity = psi_x509_gravity(leaf);
     size_t i;
     w->path[0] = leaf;
     for (i = 0; i < w->anchors->count; i++) pinned |= psi_x509_same(w->anchors->certs[i].der, leaf->der);
-    if (leaf->when >= PSI_X509_ALWAYS || (leaf->when == PSI_X509_UNTRUSTED && !pinned)) {
-        psi_x509_fail(w, PSI_RULE_FLAW, leaf);
+    if (gravity >= PSI_X509_ALWAYS || (gravity == PSI_X509_UNTRUSTED && !pinned)) {
+        psi_x509_fail(w, leaf->flaw, leaf);
         return;
     }
     found = pinned ? psi_x509_complete(w, 0) : psi_x509_search(w, 1);
@@ -5157,18 +5169,21 @@ static int psi_x509_alert(int code)
 
 static void psi_x509_put_date(psi_x509_text *t, const psi_x509_cert *c, int64_t now)
 {
-    int late = now > c->not_after;
-    uint64_t s = late ? (uint64_t)now - (uint64_t)c->not_after : (uint64_t)c->not_before - (uint64_t)now;
-    const char *unit = s >= 172800 ? "days" : s >= 7200 ? "hours" : s >= 120 ? "minutes" : "seconds";
-    s /= s >= 172800 ? 86400 : s >= 7200 ? 3600 : s >= 120 ? 60 : 1;
-    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)", (unsigned long)s, unit);
+    static const char *const names[] = {"seconds", "minutes", "hours", "days"};
+    static const uint32_t seconds[] = {1, 60, 3600, 86400};
+    int late = now > c->not_after, unit = 3;
+    uint64_t s = (uint64_t)now - (uint64_t)(late ? c->not_after : c->not_before);
+    if (!late) s = 0 - s;
+    while (unit && s < 2 * seconds[unit]) unit--;
+    psi_x509_put(t, late ? "expired %lu %s ago" : "is not valid for another %lu %s (is the clock right?)",
+                 (unsigned long)(s / seconds[unit]), names[unit]);
 }
 
 /* Whom the certificate is for, and what of the name that was asked for is not as it should be. */
 static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const char *asked)
 {
     psi_x509_span san = c->san, name, host = psi_x509_span_of(asked, strlen(asked));
-    int tag, count = 0, same = 0;
+    int tag, count = 0, same = 0, is_host;
     psi_x509_host parsed;
     psi_addr a = PSI_ZERO;
     char ip[64];
@@ -5189,32 +5204,34 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
         if (count > 1) psi_x509_put(t, ", ");
         psi_x509_put_safe(t, name, "");
     }
-    if (!count) psi_x509_put(t, "no host (it has no alternative names)");
-    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : "");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : count ? "" : "no host (it has no alternative names)");
     psi_x509_put_safe(t, host, "");
-    if (!psi_x509_host_parse(&parsed, asked)) psi_x509_put(t, " (which is no host name)");
-    else if (same && !parsed.dns.n) psi_x509_put(t, " (which stands there as a DNS name; an address needs an iPAddress)");
+    is_host = psi_x509_host_parse(&parsed, asked);
+    psi_x509_put(t, "%s", !is_host ? " (which is no host name)" : !same || parsed.dns.n ? ""
+                 : " (which stands there as a DNS name; an address needs an iPAddress)");
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
-static int psi_x509_explain(const psi_x509_walk *w, int index, psocket_error *e)
+static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
 {
-    const psi_x509_cert *c = w->culprit;
-    int rule = w->rule, flaw = rule == PSI_RULE_FLAW, code = flaw ? c->code : psi_x509_rules[rule].code;
-    char what[sizeof e->text] = "", whose[200] = "";
-    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
+    int code = psi_x509_rules[rule].code;
+    char what[sizeof e->text], whose[200];
+    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
     psi_x509_span san = c->san;
-    if (rule == PSI_RULE_NAME) psi_x509_put_names(&t, c, w->q->name);
-    else if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, w->q->now);
-    else psi_x509_put(&t, "%s", flaw ? c->why : psi_x509_rules[rule].text);
-    if (flaw && c->which.n) {
-        psi_x509_put(&t, ", ");
-        psi_x509_put_oid(&t, c->which);
+    if (rule == PSI_RULE_NAME) {
+        psi_x509_put_names(&t, c, q->name);
+    } else {
+        psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
+        if (!label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
     }
-    if (rule != PSI_RULE_NAME) psi_x509_put_name(&label, rule == PSI_RULE_NO_ISSUER ? c->issuer : c->subject);
-    if (rule != PSI_RULE_NAME && !label.used && psi_x509_tag(san) == 0x82) psi_x509_put_safe(&label, psi_x509_any(&san), "");
-    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, *whose ? ": " : "", whose,
-                  psi_x509_rules[rule].rank == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+    if (rule == PSI_RULE_EXPIRED || rule == PSI_RULE_NOT_YET) psi_x509_put_date(&t, c, q->now);
+    psi_x509_put(&t, "%s", psi_x509_rules[rule].text);
+    if (rule == c->flaw && c->flawed.n) {
+        psi_x509_put(&t, ", ");
+        psi_x509_put_oid(&t, c->flawed);
+    }
+    psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, label.used ? ": " : "", whose,
+                  psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
     if (e) e->cert_index = index;
     return code;
 }
@@ -5226,20 +5243,20 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
+    if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
     r = psi_x509_trust(q->trust, &trust, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
         w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
         psi_x509_judge(w);
         for (index = (int)chain->count - 1; index >= 0 && w->culprit != &chain->certs[index]; index--) {}
-        if (w->rule) r = psi_x509_explain(w, index, e);
+        if (w->rule) r = psi_x509_explain(q, w->rule, w->culprit, index, e);
     }
     psi_free(w);
     return r;
@@ -5248,10 +5265,8 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
 /* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
-    psi_x509_walk w = PSI_ZERO;
-    w.culprit = leaf;
-    w.rule = psi_x509_key_rule(leaf);
-    return w.rule ? psi_x509_explain(&w, 0, e) : 0;
+    int rule = psi_x509_key_rule(leaf);
+    return rule ? psi_x509_explain(NULL, rule, leaf, 0, e) : 0;
 }
 
 #endif /* PSOCKET_NO_TLS */
@@ -5971,7 +5986,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 /* The digest of two strings behind each other. Returns its length. */
 static size_t psi_keys_digest(int hash, psi_reader a, psi_reader b, uint8_t *out)
 {
-    psi_x509_digest(hash, a, b, psi_none, out);
+    psi_reader parts[2] = {a, b};
+    psi_x509_digest(hash, parts, 2, out);
     return psi_x509_hash_len(hash);
 }
 
@@ -6915,7 +6931,7 @@ static int psi_ext_share(psi_hs *h, psi_writer *w, psi_reader *r)
 /* pre_shared_key, RFC 8446 4.2.11. A client's ends its hello; its binder is filled in by psi_hello_bind. */
 static int psi_ext_psk(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 33, 0, 1, 32, 0};
+    static const psi_shape tickets = {2, 7, 0, 2, 1, 4}, secrets = {2, 2, 0, 1, 1, 0};
     static const uint8_t zero[PSI_HASH_MAX] = {0};
     const psi_session *s = psi_hs_session(h, PSI_TLS13);
     psi_reader list, binders;
@@ -9673,7 +9689,7 @@ static int psi_tls_exports(const char *label)
     size_t i;
     for (i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!strcmp(label, taken[i])) return 0;
-    return *label && strlen(label) <= 249;
+    return strlen(label) <= 249;
 }
 
 /* The channel binding tls-server-end-point (RFC 5929 4). */

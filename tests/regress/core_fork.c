@@ -1,5 +1,6 @@
-/* A child that frees the listener it inherited removed the path of its parent's; and one forked while all resolver threads
-   were busy never resolved a name again. White box: a slow getaddrinfo. */
+/* A child that frees the listener it inherited removed the path of its parent's; one forked while all resolver threads were
+   busy never resolved a name again; and one forked while such a thread stored its answer slept for ever in its next connect.
+   White box: a slow getaddrinfo, and a slow bell. */
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +12,22 @@ static int core_getaddrinfo(const char *host, const char *service, const struct 
     return getaddrinfo("127.0.0.1", service, hints, out);
 }
 
+#include <sys/eventfd.h>
+
+static int core_slow_bell;
+
+static int core_eventfd_write(int fd, eventfd_t value)
+{
+    if (core_slow_bell) usleep(300000);
+    return eventfd_write(fd, value);
+}
+
 #define getaddrinfo core_getaddrinfo
+#define eventfd_write core_eventfd_write
 #define PSOCKET_IMPLEMENTATION
 #include "psocket.h"
 #undef getaddrinfo
+#undef eventfd_write
 #include "core.h"
 #include <sys/wait.h>
 
@@ -63,4 +76,36 @@ TEST(names_in_a_child)
     for (i = 0; i < PSOCKET_RESOLVER_THREADS; i++) psocket_free(c[i]);
     psocket_free(l);
     check_sleep_us(1800000); /* the helpers go */
+}
+
+/* The thread rings under the lock of the lookups, which a numeric connect takes as well. */
+TEST(no_lock_is_inherited)
+{
+    psocket_options o = net_options(1);
+    psocket *c, *s;
+    pid_t child;
+    int port = 0, status = 0;
+    psocket *l = net_listen("127.0.0.1", &port);
+    core_slow_bell = 1;
+    CHECK_INT(psocket_connect(&c, "quick.test", port, &o), 0);
+    check_sleep_us(100000);
+    child = fork();
+    if (child == 0) {
+        alarm(5);
+        core_slow_bell = 0;
+        o.nonblocking = 0;
+        o.timeout_ms = 2000;
+        if (psocket_connect(&s, "127.0.0.1", port, &o)) _exit(1);
+        psocket_free(s);
+        if (psocket_connect(&s, "quick.test", port, &o)) _exit(2);
+        psocket_free(s);
+        psocket_free(c);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    core_slow_bell = 0;
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_INT(psocket_wait(c, PSOCKET_WRITE, 2000), PSOCKET_WRITE);
+    psocket_free(c);
+    psocket_free(l);
 }

@@ -54,7 +54,7 @@ KIT_TEST(impossible, 30)
     kit_shake(&p, client, server, "localhost", 100000);
     kit_talk(&p, NULL, NULL);
     for (i = 0; i < sizeof labels / sizeof labels[0]; i++) CHECK_INT(both(&p, labels[i], NULL, 0, a, 32), PSOCKET_INVALID);
-    CHECK_INT(both(&p, "", NULL, 0, a, 32), PSOCKET_INVALID); /* RFC 8446 7.1: "tls13 " and at least a byte */
+    CHECK_INT(both(&p, "", NULL, 0, a, 32), 32); /* no RFC's label, but OpenSSL and BoringSSL take it */
     CHECK_INT(both(&p, "tls-unique", NULL, 0, a, 32), PSOCKET_UNSUPPORTED);
     CHECK_INT(both(&p, "EXPORTER-test", NULL, 5, a, 32), PSOCKET_INVALID);
     CHECK_INT(both(&p, "EXPORTER-test", context, 65535, a, 32), 32);

@@ -255,20 +255,20 @@ TEST(host_names)
 TEST(addresses)
 {
     psi_x509_host h;
-    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.written.family == PSI_IP4);
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.address.family == PSI_IP4);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x02")), 0);
     CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("192.0.2.1")), 0);
     CHECK_INT(psi_x509_host_is(&h, 0x82, SPAN("\xC0\x00\x02\x01")), 0);
-    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.written.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "::ffff:192.0.2.1") && h.address.family == PSI_IP6);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01")), 2);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x02")), 0);
-    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.written.family == PSI_IP4);
+    CHECK(psi_x509_host_parse(&h, "192.0.2.1") && h.address.family == PSI_IP4);
     CHECK_INT(psi_x509_host_is(&h, 0x87, SPAN("\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xC0\x00\x02\x01")), 0);
-    CHECK(psi_x509_host_parse(&h, "::1") && h.written.family == PSI_IP6);
-    CHECK(psi_x509_host_parse(&h, "[::1]") && h.written.family == PSI_IP6);
-    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.written.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "::1") && h.address.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "[::1]") && h.address.family == PSI_IP6);
+    CHECK(psi_x509_host_parse(&h, "fe80::1%eth0") && h.address.family == PSI_IP6);
     CHECK(!psi_x509_host_parse(&h, "1.2.3"));
     CHECK(!psi_x509_host_parse(&h, "1.2.3.256"));
     CHECK(!psi_x509_host_parse(&h, "0x7f.0.0.1"));
@@ -848,6 +848,33 @@ TEST_LIMIT(out_of_memory_in_a_folder, 60)
 }
 
 /* A clock may say anything. */
+/* What is accepted without a path, or without trust, ends with the certificate. */
+TEST(the_end_without_a_path)
+{
+    psi_trust trust = PSI_ZERO;
+    psi_x509_chain c = PSI_ZERO;
+    size_t len;
+    int i;
+    char *text = load("self.pem", &len);
+    REQUIRE(text != NULL);
+    CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", NULL), 0);
+    setenv("SSL_CERT_FILE", "/nonexistent", 1);
+    psi_x509_cleanup();
+    for (i = 0; i < 3; i++) {
+        psi_x509_query q = PSI_ZERO;
+        q.trust = &trust;
+        trust.system = i > 0;
+        q.until = INT64_MAX;
+        memory_left = i > 1 ? 0 : -1;
+        CHECK_INT(psi_x509_verify(&q, &c, NULL), i > 1 ? PSOCKET_NOMEM : i ? PSOCKET_TLS_NO_TRUST : PSOCKET_CERT_SELF_SIGNED);
+        memory_left = -1;
+        CHECK(q.until == c.certs[0].not_after);
+    }
+    unsetenv("SSL_CERT_FILE");
+    psi_x509_chain_free(&c);
+    psi_free(text);
+}
+
 TEST(far_dates)
 {
     static const int64_t times[] = {INT64_MIN, INT64_MAX};
