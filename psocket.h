@@ -4321,34 +4321,18 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
     psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
 }
 
-/* Reads what has a meaning for some certificates only, and looks whether c is what RFC 5280 demands of all that it covers:
-   one that is trusted need not be. */
-static void psi_x509_read_rest(psi_x509_cert *c, psi_x509_span version, psi_x509_span serial, psi_x509_span rest)
-{
-    psi_x509_span v[3], number; /* identifiers of issuer and subject, extensions */
-    if (version.p) c->version = psi_x509_read(version, "=u.", &number) ? psi_x509_number(number) : 3;
-    psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(version, "\2\1\2"));
-    psi_x509_read(rest, "?=y?=z=.", v);
-    if (c->version == 2 && psi_x509_tag(v[2]) == 0xA3) psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[2])));
-    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[2]) && !v[0].p == !v[0].n && !v[1].p == !v[1].n);
-    psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(serial, "=u", &number) && number.n && number.n <= 20);
-    psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
-    psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
-    psi_x509_demand(c, PSI_RULE_NO_CA, c->ca || c->usage < 0 || !(c->usage & PSI_X509_KU_CERT_SIGN));
-}
-
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, REST, FIELDS };
-    psi_x509_span v[FIELDS], dates;
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ISSUER_ID, SUBJECT_ID, REST, FIELDS };
+    psi_x509_span v[FIELDS], dates, number;
     PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
     c->der = psi_x509_span_of(der, len);
     c->path_len = c->usage = c->extended = -1;
     psi_x509_demand(c, PSI_RULE_DER, psi_x509_read(c->der, "(=e=e=.)", v));
     psi_x509_demand(c, PSI_RULE_SIG, psi_x509_read(v[SIG], "=b", &c->sig));
-    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e=.)", v + VERSION);
+    psi_x509_read(v[TBS], "(?0=.)=e=e=e=e=e=e?=y?=z=.)", v + VERSION);
     c->tbs = v[TBS];
     c->issuer = v[ISSUER];
     c->subject = v[SUBJECT];
@@ -4365,7 +4349,16 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     c->not_before = psi_x509_time(&dates);
     c->not_after = psi_x509_time(&dates);
     psi_x509_demand(c, PSI_RULE_DATES, psi_x509_end(dates));
-    psi_x509_read_rest(c, v[VERSION], v[SERIAL], v[REST]);
+    if (v[VERSION].p) c->version = psi_x509_read(v[VERSION], "=u.", &number) ? psi_x509_number(number) : 3;
+    psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(v[VERSION], "\2\1\2"));
+    if (c->version == 2 && psi_x509_tag(v[REST]) == 0xA3)
+        psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[REST])));
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ISSUER_ID].p == !v[ISSUER_ID].n &&
+                    !v[SUBJECT_ID].p == !v[SUBJECT_ID].n);
+    psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(v[SERIAL], "=u", &number) && number.n && number.n <= 20);
+    psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
+    psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
+    psi_x509_demand(c, PSI_RULE_NO_CA, c->ca || c->usage < 0 || !(c->usage & PSI_X509_KU_CERT_SIGN));
 }
 
 /* 2 if an alternative name of c is exactly h, 1 if a wildcard covers it, 0 if it is for others. */
@@ -4574,42 +4567,30 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     return PSOCKET_TLS_PEM;
 }
 
-/* Takes the next certificate of a text, PEM or DER back to back: 1, 0 at the end, PSOCKET_TLS_PEM, PSOCKET_NOMEM. *buf,
-   which the caller frees, is what it was decoded to. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
+/* Appends the certificates of a text, PEM or DER back to back, which people know as name: 0, PSOCKET_TLS_PEM,
+   PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. OpenSSL's TRUSTED CERTIFICATE is left out: what it says beside the
    certificate would be ignored. */
-static int psi_x509_next(psi_x509_span *in, int is_der, psi_x509_span *der, uint8_t **buf)
+static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name,
+                         psocket_error *e)
 {
-    psi_x509_span label, body;
-    int found;
-    *buf = NULL;
-    if (is_der && !in->n) return 0;
-    if (is_der) {
-        *der = psi_x509_element(in);
-        return psi_x509_tag(*der) == 0x30 ? 1 : (int)PSOCKET_TLS_PEM;
-    }
-    do {
-        found = psi_x509_pem_next(in, &label, &body);
-    } while (found > 0 && !PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE"));
-    if (found <= 0) return found ? (int)PSOCKET_TLS_PEM : 0;
-    *buf = (uint8_t *)psi_alloc(body.n + 4);
-    if (!*buf) return PSOCKET_NOMEM;
-    *der = psi_x509_span_of(*buf, psi_x509_base64(body, *buf));
-    return der->n ? 1 : (int)PSOCKET_TLS_PEM;
-}
-
-/* Appends the certificates of a text, which people know as name: 0, PSOCKET_TLS_PEM, PSOCKET_NOMEM, PSOCKET_CERT_LIMIT. */
-static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t len, const char *name, psocket_error *e)
-{
-    psi_x509_span in = psi_x509_span_of(text, len), der;
-    int is_der = psi_x509_is_der(in), r;
+    psi_x509_span in = psi_x509_span_of(text, len), label, der;
+    int is_der = psi_x509_is_der(in), found, r = 0;
     unsigned long good = 0;
-    uint8_t *buf;
-    while ((r = psi_x509_next(&in, is_der, &der, &buf)) != 0) {
-        if (r > 0) r = psi_x509_chain_add(c, kind, der.p, der.n);
-        psi_free(buf);
-        if (r && (r != PSOCKET_TLS_PEM || kind != PSI_X509_ANYTHING)) break;
+    uint8_t *buf = (uint8_t *)psi_alloc(len + 1);
+    if (!buf) return psi_err_code(e, PSOCKET_NOMEM);
+    while (!r && (found = is_der ? in.n != 0 : psi_x509_pem_next(&in, &label, &der)) != 0) {
+        if (is_der) {
+            der = psi_x509_element(&in);
+            found = psi_x509_tag(der) == 0x30;
+        } else if (found > 0) {
+            if (!PSI_X509_IS(label, "CERTIFICATE") && !PSI_X509_IS(label, "X509 CERTIFICATE")) continue;
+            der = psi_x509_span_of(buf, psi_x509_base64(der, buf));
+        }
+        r = found > 0 && der.n ? psi_x509_chain_add(c, kind, der.p, der.n) : (int)PSOCKET_TLS_PEM;
         good += !r;
+        if (r == PSOCKET_TLS_PEM && kind == PSI_X509_ANYTHING) r = 0;
     }
+    psi_free(buf);
     if (r == PSOCKET_TLS_PEM)
         return psi_err(e, r, "%s: certificate %lu is malformed, cut off or not base64", name, good + 1);
     if (r == PSOCKET_CERT_LIMIT)
@@ -5157,9 +5138,11 @@ static void psi_x509_judge(psi_x509_walk *w)
 static int psi_x509_alert(int code)
 {
     static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
-        {PSOCKET_NOMEM, 80}, {PSOCKET_TLS_NO_TRUST, 48}, {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
-        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45}, {PSOCKET_CERT_REJECTED, 46},
-        {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43}, {PSOCKET_CERT_CRITICAL, 43}
+        {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
+        {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
+        {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
+        {PSOCKET_CERT_REJECTED, 46}, {PSOCKET_CERT_USAGE, 43}, {PSOCKET_CERT_ALGORITHM, 43},
+        {PSOCKET_CERT_CRITICAL, 43}
     };
     size_t i;
     for (i = 0; i < sizeof alerts / sizeof *alerts; i++)

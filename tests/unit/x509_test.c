@@ -1,4 +1,5 @@
 /* The pieces of >>x509: DER, dates, names, PEM, keys, and the limits of the path search. */
+#include <sys/resource.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -848,26 +849,39 @@ TEST_LIMIT(out_of_memory_in_a_folder, 60)
 }
 
 /* A clock may say anything. */
-/* What is accepted without a path, or without trust, ends with the certificate. */
+/* What is accepted without a path, or without trust, ends with the certificate. What is nobody's fault is an
+   internal_error. */
 TEST(the_end_without_a_path)
 {
+    static const int codes[] = {PSOCKET_CERT_SELF_SIGNED, PSOCKET_TLS_NO_TRUST, PSOCKET_DESCRIPTORS, PSOCKET_NOMEM};
+    static const int alerts[] = {48, 48, 80, 80};
     psi_trust trust = PSI_ZERO;
     psi_x509_chain c = PSI_ZERO;
+    struct rlimit all, none;
     size_t len;
     int i;
     char *text = load("self.pem", &len);
     REQUIRE(text != NULL);
     CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", NULL), 0);
-    setenv("SSL_CERT_FILE", "/nonexistent", 1);
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &all), 0);
+    none = all;
+    none.rlim_cur = 0;
     psi_x509_cleanup();
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < 4; i++) {
         psi_x509_query q = PSI_ZERO;
+        psocket_error e = PSI_ZERO;
+        int r;
         q.trust = &trust;
         trust.system = i > 0;
         q.until = INT64_MAX;
-        memory_left = i > 1 ? 0 : -1;
-        CHECK_INT(psi_x509_verify(&q, &c, NULL), i > 1 ? PSOCKET_NOMEM : i ? PSOCKET_TLS_NO_TRUST : PSOCKET_CERT_SELF_SIGNED);
+        setenv("SSL_CERT_FILE", i == 1 ? "/nonexistent" : "/dev/null", 1);
+        memory_left = i == 3 ? 0 : -1;
+        if (i == 2) CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
+        r = psi_x509_verify(&q, &c, &e);
         memory_left = -1;
+        CHECK_INT(setrlimit(RLIMIT_NOFILE, &all), 0);
+        CHECK_INT(r, codes[i]);
+        CHECK_INT(e.tls_alert, alerts[i]);
         CHECK(q.until == c.certs[0].not_after);
     }
     unsetenv("SSL_CERT_FILE");
