@@ -5378,8 +5378,8 @@ static int psi_read_has(psi_reader list, unsigned number)
     return 0;
 }
 
-/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of `before` bytes,
-   a vector of `least` bytes or more whose length takes `len` bytes (0: there is none), and `after` bytes. */
+/* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
+   `before` bytes, a vector of `least` bytes or more, its length in `len` bytes (0: none), and `after` bytes. */
 typedef struct psi_shape {
     uint8_t size, min, before, len, least, after;
 } psi_shape;
@@ -5413,7 +5413,7 @@ static void psi_write_free(psi_writer *w)
     memset(w, 0, sizeof *w);
 }
 
-/* Room for n more bytes, at w->p + w->n: NULL if there is none. What was there before is wiped when it moves. */
+/* Room for n more bytes, at w->p + w->n: NULL if there is none. When it moves what was there is wiped. */
 static uint8_t *psi_write_room(psi_writer *w, size_t n)
 {
     psi_writer more = PSI_ZERO;
@@ -5519,7 +5519,8 @@ typedef psi_named psi_suite, psi_group, psi_scheme;
     { #name, number, PSI_TLS12, PSI_SUITE, br_sha##bits##_ID, BR_KEYTYPE_##key, 0, (bits) / 8, PSI_##aead, \
       PSI_##aead == PSI_CHACHA ? 5 : 13, PSI_REC_TAG, 0 }
 #define PSI_SUITE13(name, number, bits, aead) \
-    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, 5, PSI_REC_TAG + 1, 0 }
+    { #name, number, PSI_TLS13, PSI_SUITE, br_sha##bits##_ID, 0, 0, (bits) / 8, PSI_##aead, \
+      5, PSI_REC_TAG + 1, 0 }
 #define PSI_CURVE(name, number, curve, len) { #name, number, 0, PSI_GROUP, 0, 0, curve, len, 0, 0, 0, 0 }
 #define PSI_SIGN(name, number, kind, bits, curve, pss) \
     { #name, number, 0, PSI_SCHEME, br_sha##bits##_ID, PSI_X509_##kind, curve, 0, 0, 0, 0, pss }
@@ -5589,7 +5590,7 @@ static void psi_list_write(psi_writer *w, const psi_list *l, unsigned first)
     psi_write_close(w, at, 2);
 }
 
-/* The primitives this CPU is best at, found once: the search takes CPUID instructions, which trap on virtual machines. */
+/* The primitives this CPU is best at, found once: CPUID instructions trap on virtual machines. */
 typedef struct psi_primitives {
     const br_block_ctr_class *aes;
     br_ghash ghash;
@@ -5602,16 +5603,11 @@ typedef struct psi_primitives {
 static psi_primitives psi_prim;
 static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 
-/* What BearSSL always has for a target needs no substitute, which is not linked then. */
-#if defined(__SSE2__) && defined(__x86_64__)
-#define PSI_HAS_SSE2 1
+/* There BearSSL always has both of these, and no substitutes are linked. */
+#if defined(__x86_64__) && defined(__SIZEOF_INT128__)
+#define PSI_HAS_FAST_CHACHA 1
 #else
-#define PSI_HAS_SSE2 0
-#endif
-#ifdef __SIZEOF_INT128__
-#define PSI_HAS_INT128 1
-#else
-#define PSI_HAS_INT128 0
+#define PSI_HAS_FAST_CHACHA 0
 #endif
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
@@ -5629,9 +5625,9 @@ static int psi_rec_prepare(void)
         p->fast_aes = aes && p->ghash;
         if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
         p->chacha = br_chacha20_sse2_get();
-        if (!p->chacha && !PSI_HAS_SSE2) p->chacha = br_chacha20_ct_run;
+        if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_INT128) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
         p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
     }
     code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
@@ -5709,8 +5705,8 @@ static void psi_key_gcm(psi_key *k, const uint8_t nonce[12], psi_reader aad, uin
     if (g == &spare) psi_wipe(&spare, sizeof spare);
 }
 
-/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Returns the tag of what
-   was or will be sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
+/* Encrypts, or decrypts, in place the n bytes behind the head of a record, whose header is there. Makes the tag
+   of what is sent. RFC 8446 5.2 and 5.3; RFC 5246 6.2.3.3; RFC 5288 3: the nonce's end is sent; RFC 7905 2. */
 static void psi_key_run(psi_key *k, uint8_t *record, size_t n, int encrypt, uint8_t tag[PSI_REC_TAG])
 {
     uint8_t nonce[12], aad[13], *p = record + k->suite->head;
@@ -5810,15 +5806,14 @@ static void psi_rec_explain(const psi_rec_in *in, int code, psocket_error *e)
                        psi_rec_alert_name(in->alert), in->alert);
 }
 
-/* What is wrong with an alert (RFC 8446 6): our alert, or PSI_ALERT_NONE. */
+/* What is wrong with an alert (RFC 8446 6): our alert, or 0. */
 static int psi_rec_alert_fault(const psi_rec *r, const psi_rec_in *in)
 {
-    int strict = r->version == PSI_TLS13, alert = in->len == 2 ? in->data[1] : 0;
     if (in->len != 2) return PSI_ALERT_DECODE_ERROR;
-    if (in->data[0] == PSI_REC_FATAL) return PSI_ALERT_NONE;
+    if (in->data[0] == PSI_REC_FATAL) return 0;
     if (in->data[0] != PSI_REC_WARNING) return PSI_ALERT_ILLEGAL_PARAMETER;
-    return strict && alert != PSI_ALERT_CLOSE_NOTIFY && alert != PSI_ALERT_USER_CANCELED ? PSI_ALERT_DECODE_ERROR
-           : PSI_ALERT_NONE;
+    if (in->data[1] == PSI_ALERT_CLOSE_NOTIFY || in->data[1] == PSI_ALERT_USER_CANCELED) return 0;
+    return r->version == PSI_TLS13 ? PSI_ALERT_DECODE_ERROR : 0;
 }
 
 /* Does the peer keep sending records that bring nothing? */
@@ -5845,29 +5840,29 @@ static int psi_rec_decrypt(psi_key *k, uint8_t *p, size_t len, psi_rec_in *in)
     return 1;
 }
 
-/* What is wrong with the content of a record, which may be hidden before padding (RFC 8446 5.4). Limits are for sealed ones
-   only (RFC 8449 4). */
+/* What is wrong with the content of a record, which may be hidden before padding: an alert, or 0. Limits are
+   for sealed ones only (RFC 8449 4); in TLS 1.3 only data may be empty (RFC 8446 5.1 and 5.4). */
 static int psi_rec_content(const psi_rec *r, psi_rec_in *in, int sealed)
 {
-    size_t new_one = r->version == PSI_TLS13, hidden = sealed && new_one;
+    size_t hidden = sealed && r->version == PSI_TLS13;
     if (in->len > (sealed ? r->max_in + hidden : PSI_REC_PLAIN)) return PSI_ALERT_RECORD_OVERFLOW;
     if (hidden) {
         while (in->len && !in->data[in->len - 1]) in->len--;
         in->type = in->len ? in->data[--in->len] : 0;
         if (in->type <= PSI_REC_CCS || in->type > PSI_REC_APPDATA) return PSI_ALERT_UNEXPECTED_MESSAGE;
     }
-    return new_one && !in->len && in->type != PSI_REC_APPDATA ? PSI_ALERT_UNEXPECTED_MESSAGE : PSI_ALERT_NONE; /* 5.1, 5.4 */
+    return in->len || in->type == PSI_REC_APPDATA || r->version != PSI_TLS13 ? 0 : PSI_ALERT_UNEXPECTED_MESSAGE;
 }
 
-/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the clear, that the
-   peer has no keys yet. */
+/* Is TLS 1.3's record sealed in this state? RFC 8446 D.4: ChangeCipherSpec means nothing; an alert in the
+   clear, that the peer has no keys yet. */
 static int psi_rec_is_sealed(const psi_rec *r, int type)
 {
     if (!r->in.suite) return 0;
     return r->version != PSI_TLS13 || r->open || (type != PSI_REC_CCS && (type != PSI_REC_ALERT || r->in.seq));
 }
 
-/* What is wrong with a header, as soon as that can be known: its alert, or PSI_ALERT_NONE. */
+/* What is wrong with a header, as soon as that can be known: an alert, or 0. */
 static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int sealed)
 {
     int type = p[0];
@@ -5877,7 +5872,7 @@ static int psi_rec_header(const psi_rec *r, const uint8_t *p, size_t len, int se
         return PSI_ALERT_UNEXPECTED_MESSAGE;
     if (len > PSI_REC_PLAIN + (sealed ? 256u : 0u)) return PSI_ALERT_RECORD_OVERFLOW;
     if (sealed && !r->skip && len < r->in.suite->head - 5u + PSI_REC_TAG) return PSI_ALERT_BAD_RECORD_MAC;
-    return PSI_ALERT_NONE;
+    return 0;
 }
 
 static PSI_UNUSED const char *psi_rec_fault(int alert)
@@ -5887,8 +5882,8 @@ static PSI_UNUSED const char *psi_rec_fault(int alert)
            : "the peer sent a record of a type that does not belong there";
 }
 
-/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, PSI_REC_MORE, PSI_REC_SKIP, or an
-   error, for psi_rec_explain. A record that cannot be meant for us may be early data that we declined (RFC 8446 4.2.10). */
+/* Looks at n received bytes at p and decrypts the first record in place: PSI_REC_WHOLE, _MORE, _SKIP, or an
+   error, for psi_rec_explain. What is not meant for us may be early data that we declined (RFC 8446 4.2.10). */
 static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
     size_t len;
@@ -5900,7 +5895,7 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
     len = (size_t)p[3] << 8 | p[4];
     sealed = psi_rec_is_sealed(r, in->type);
     alert = psi_rec_header(r, p, len, sealed);
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     in->used += len;
     if (n < in->used) return PSI_REC_MORE;
     in->data = p + 5;
@@ -5910,13 +5905,13 @@ static int psi_rec_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
         r->skip -= (uint32_t)len;
         return PSI_REC_SKIP;
     }
-    if (sealed && !ours) return psi_rec_refuse(in, PSI_ALERT_BAD_RECORD_MAC, NULL);
-    if (sealed) r->skip = 0;
-    alert = psi_rec_content(r, in, sealed);
-    if (alert == PSI_ALERT_NONE && !ours) alert = PSI_ALERT_UNEXPECTED_MESSAGE;
-    if (alert != PSI_ALERT_NONE) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
+    if (sealed && ours) r->skip = 0;
+    alert = sealed ? PSI_ALERT_BAD_RECORD_MAC : PSI_ALERT_UNEXPECTED_MESSAGE;
+    if (ours) alert = psi_rec_content(r, in, sealed);
+    if (alert) return psi_rec_refuse(in, alert, psi_rec_fault(alert));
     if (!psi_rec_idles(r, in)) return PSI_REC_WHOLE;
-    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE, "the peer keeps sending records that bring nothing");
+    return psi_rec_refuse(in, PSI_ALERT_UNEXPECTED_MESSAGE,
+                          "the peer keeps sending records that bring nothing");
 }
 
 /* Bytes of a record that are not data. */
@@ -5960,8 +5955,8 @@ static size_t psi_rec_seal(psi_rec *r, int type, const void *data, size_t n, uin
 
 /*==================================================================================================
  * >>keys
- * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log of keys,
- * and the key exchange. Secrets live in the structures of their owners, who wipe them.
+ * From secrets to keys: HKDF and the schedule of TLS 1.3 (RFC 8446 7.1), TLS 1.2's PRF, the transcript, the log
+ * of keys, and the key exchange. Secrets live in the structures of their owners, who wipe them.
  *================================================================================================*/
 
 #define PSI_HASH_MAX 64
@@ -5993,7 +5988,7 @@ static size_t psi_keys_mac(const psi_secret *k, const psi_reader *parts, size_t 
     return count;
 }
 
-/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is a string of zeros as long as the hash. */
+/* HKDF-Extract (RFC 5869 2.2): from the salt to the secret; an ikm of NULL is zeros as long as the hash. */
 static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t n)
 {
     static const uint8_t zero[PSI_HASH_MAX] = {0};
@@ -6003,7 +5998,7 @@ static void psi_keys_extract(psi_secret *k, int hash, const uint8_t *ikm, size_t
     psi_wipe(secret, sizeof secret);
 }
 
-/* HKDF-Expand-Label (RFC 8446 7.1): at most 255 blocks, each the HMAC of the one before, the info, and a counter. */
+/* HKDF-Expand-Label (RFC 8446 7.1): up to 255 blocks, each the HMAC of the last, the info, and a counter. */
 static void psi_keys_expand(const psi_secret *k, const char *label, psi_reader context, uint8_t *out, size_t n)
 {
     uint8_t head[3] = {(uint8_t)(n >> 8), (uint8_t)(n & 0xFF), (uint8_t)(6 + strlen(label))};
@@ -6122,8 +6117,8 @@ static void psi_key_update(psi_key *k)
 
 /* --- transcript ----------------------------------------------------------- */
 
-/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is set, for a
-   signature of TLS 1.2 over them, which may take another hash. */
+/* The hash of all messages so far. The messages themselves are kept until the hash is known and, if keep is
+   set, for a signature of TLS 1.2 over them, which may take another hash. */
 typedef struct psi_transcript {
     br_hash_compat_context hash; /* vtable NULL: not known yet */
     psi_writer bytes;
@@ -6171,18 +6166,12 @@ static void psi_transcript_retry(psi_transcript *t, int hash)
 /* A line of NSS's key log format, which lets Wireshark decrypt a connection. */
 static void psi_keys_log(const char *label, const uint8_t random[32], const uint8_t *secret, size_t n)
 {
-    static const char hex[] = "0123456789abcdef";
     char line[40 + 64 + 1 + 2 * PSI_REC_SECRET + 1];
     int at = snprintf(line, 40, "%s ", label);
-    char *p = line + at;
     size_t i;
-    for (i = 0; i < 32 + n; i++) {
-        unsigned b = i < 32 ? random[i] : secret[i - 32];
-        if (i == 32) *p++ = ' ';
-        *p++ = hex[b >> 4];
-        *p++ = hex[b & 15];
-    }
-    *p = 0;
+    for (i = 0; i < 32 + n; i++)
+        at += snprintf(line + at, sizeof line - (size_t)at, i == 32 ? " %02x" : "%02x",
+                       i < 32 ? random[i] : secret[i - 32]);
     PSOCKET_KEYLOG(line);
     psi_wipe(line, sizeof line);
 }
@@ -6207,8 +6196,8 @@ typedef struct psi_kex {
     uint8_t scalar[PSI_KEX_SECRET], point[PSI_KEX_POINT];
 } psi_kex;
 
-/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0 or
-   PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
+/* A uniform secret key, which for the NIST curves is 1 to their order - 1 (FIPS 186-5 A.2.2), and its point. 0
+   or PSOCKET_NO_ENTROPY: also of a source that keeps answering what is no key. */
 static int psi_kex_make(psi_kex *x, const psi_group *group)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -6232,8 +6221,8 @@ static int psi_kex_make(psi_kex *x, const psi_group *group)
     return PSOCKET_NO_ENTROPY;
 }
 
-/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value. Returns its length; 0 if that is no
-   point of the curve, or of so small an order that the secret would be zero (RFC 7748 6.1). The key is wiped. */
+/* The shared secret of PSI_KEX_SECRET bytes or less, from the peer's public value; the key is wiped. Returns its
+   length; 0 if that is no point of the curve, or of so small an order that it would be zero (RFC 7748 6.1). */
 static size_t psi_kex_finish(psi_kex *x, psi_reader peer, uint8_t *secret)
 {
     const br_ec_impl *ec = br_ec_get_default();
@@ -7245,8 +7234,8 @@ static const psi_scheme *psi_auth_scheme(const psocket_tls *tls, const psi_x509_
     return NULL;
 }
 
-/* The digest of what a side's signature covers: TLS 1.2's of a server its key exchange, of a client all messages so far (RFC
-   5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). Returns its length. */
+/* The digest of what a side's signature covers, and its length: TLS 1.2's of a server its key exchange, of a
+   client all messages so far (RFC 5246 7.4.3 and 7.4.8); TLS 1.3's a digest of these (RFC 8446 4.4.3). */
 static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *out)
 {
     uint8_t text[98 + PSI_HASH_MAX];
@@ -7263,7 +7252,8 @@ static size_t psi_auth_digest(const psi_hs *h, int server, int hash, uint8_t *ou
 /* tls-server-end-point, RFC 5929 4.1: SHA-256 in place of older hashes. Returns its length. */
 static size_t psi_auth_endpoint(const psi_x509_cert *leaf, uint8_t *out)
 {
-    return psi_keys_digest(leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID, leaf->der, psi_none, out);
+    int hash = leaf->alg.hash > br_sha256_ID ? leaf->alg.hash : br_sha256_ID;
+    return psi_keys_digest(hash, leaf->der, psi_none, out);
 }
 
 /* --- questions and signatures --------------------------------------------- */
@@ -7292,8 +7282,8 @@ static int psi_auth_ask_signature(psi_hs *h, const uint8_t *digest, size_t n)
     return 0;
 }
 
-/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt. The length,
-   0 if the key cannot. */
+/* Signs a digest of alg->hash into out of PSI_X509_SIGNATURE bytes; PSS with alg->salt random bytes at salt.
+   The length, 0 if the key cannot. */
 static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, const uint8_t *digest,
                             const uint8_t *salt, uint8_t *out)
 {
@@ -7309,8 +7299,8 @@ static size_t psi_auth_make(const psi_x509_key *k, const psi_x509_alg *alg, cons
     return ok ? n : 0;
 }
 
-/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to make it, it is
-   asked, and the message is written again when there is an answer, which is verified: here it can be told what is wrong. */
+/* The scheme and the signature that end a message, and are all of CertificateVerify. If the application has to
+   make it, it is asked, and the message is written again with its answer, once that has been verified. */
 static int psi_auth_write_signature(psi_hs *h)
 {
     uint8_t digest[PSI_HASH_MAX], salt[PSI_HASH_MAX], made[PSI_X509_SIGNATURE];
@@ -7448,8 +7438,8 @@ static int psi_auth_read_chain(psi_hs *h, psi_reader m)
                        psocket_strerror(code));
 }
 
-/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered (RFC 8422 5.1); one
-   that cannot be used is told later. */
+/* Certificate of the peer. The key of a server's fits TLS 1.2's suite, and its curve is one that we offered
+   (RFC 8422 5.1); one that cannot be used is told later. */
 static int psi_auth_certificate(psi_hs *h, psi_reader m)
 {
     int server = h->role->server, new_one = PSI_IS13(h);
@@ -7494,8 +7484,8 @@ static PSI_UNUSED int psi_auth_write_request(psi_hs *h)
     return 0;
 }
 
-/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate types are TLS
-   1.2's; none: any. */
+/* Chooses what a client proves to be, if possible issued by an authority that the server names. Certificate
+   types are TLS 1.2's; none: any. */
 static int psi_auth_choose(psi_hs *h, psi_reader types, const psi_offer *o)
 {
     size_t i, k;
@@ -7549,9 +7539,9 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 /*==================================================================================================
  * >>session
- * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches of clients
- * and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the caches; their lock guards
- * them.
+ * What a connection agreed on, and sessions to resume: one flat form for the connection's own, for the caches
+ * of clients and servers, for tickets and for what psocket_tls_savesessions stores. The settings own the
+ * caches; their lock guards them.
  *================================================================================================*/
 
 #define PSI_SESSION_TIME 86400       /* seconds that a session of ours lasts */
@@ -7567,8 +7557,8 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 
 enum { PSI_FIELD_PEER = 1, PSI_FIELD_SECRET = 2 };
 
-/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors. PEER: only with a
-   certificate; SECRET: what resumes a session. */
+/* What stands behind the suite. Of up to 8 bytes are numbers, 64-bit ones in a psi_session; of none, vectors.
+   PEER: only with a certificate; SECRET: what resumes a session. */
 #define PSI_FIELD(name, bytes, when) { offsetof(psi_session, name), bytes, when }
 static const struct { uint16_t at; uint8_t bytes, when; } psi_session_fields[] = {
     PSI_FIELD(group, 2, 0), PSI_FIELD(scheme, 2, 0), PSI_FIELD(port, 2, 0), PSI_FIELD(flags, 1, 0),
@@ -7691,7 +7681,7 @@ static PSI_UNUSED void psi_tlsinfo_get(const psi_tlsinfo *i, psocket_tlsinfo *ou
     out->sigalg = (int)s.scheme;
     out->resumed = (s.flags & PSI_SESSION_RESUMED) != 0;
     out->extended_master_secret = (s.flags & PSI_SESSION_EMS) != 0;
-    snprintf(out->version_name, sizeof out->version_name, "%s", out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2");
+    memcpy(out->version_name, out->version == PSI_TLS13 ? "TLSv1.3" : "TLSv1.2", sizeof out->version_name);
     psi_tlsinfo_name(out->suite_name, sizeof out->suite_name, PSI_SUITE, out->suite);
     psi_tlsinfo_name(out->group_name, sizeof out->group_name, PSI_GROUP, out->group);
     psi_tlsinfo_name(out->sigalg_name, sizeof out->sigalg_name, PSI_SCHEME, out->sigalg);
@@ -7829,8 +7819,8 @@ static psi_reader psi_sessions_flat(const psi_session_slot *slot)
 
 /* --- tickets -------------------------------------------------------------- */
 
-/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for this ticket
-   alone, the session, encrypted, and the tag. */
+/* A ticket (RFC 5077 4): 8 bytes that tell its key, 24 random ones, from which with that key comes a key for
+   this ticket alone, the session, encrypted, and the tag. */
 enum { PSI_TICKET_ID = 8, PSI_TICKET_HEAD = PSI_TICKET_ID + 24 };
 
 typedef struct psi_ticket_key {
@@ -7838,14 +7828,15 @@ typedef struct psi_ticket_key {
     psi_secret secret;
 } psi_ticket_key;
 
-static void psi_ticket_crypt(const psi_ticket_key *k, const uint8_t *head, uint8_t *p, size_t n,
-                             int encrypt, uint8_t *tag)
+/* The session is of n bytes. */
+static void psi_ticket_crypt(const psi_ticket_key *k, uint8_t *ticket, size_t n, int encrypt, uint8_t *tag)
 {
     static const uint8_t nonce[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     uint8_t once[32];
-    psi_reader part = psi_read_of(head, PSI_TICKET_HEAD);
+    psi_reader part = psi_read_of(ticket, PSI_TICKET_HEAD);
     psi_keys_mac(&k->secret, &part, 1, once);
-    psi_prim.poly(once, nonce, p, n, head, PSI_TICKET_HEAD, tag, psi_prim.chacha, encrypt);
+    psi_prim.poly(once, nonce, ticket + PSI_TICKET_HEAD, n, ticket, PSI_TICKET_HEAD, tag, psi_prim.chacha,
+                  encrypt);
     psi_wipe(once, sizeof once);
 }
 
@@ -7861,8 +7852,8 @@ static void psi_ticket_add(psi_writer *keys, const uint8_t *key)
     psi_wipe(&k, sizeof k);
 }
 
-/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has an earlier time,
-   which is no reason. Under the settings' lock. */
+/* Sees to it that there are keys, and that ours are not old: 0 or an error. Who began before they were made has
+   an earlier time, which is no reason. Under the settings' lock. */
 static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 {
     const psi_writer *given = &tls->ticket_given;
@@ -7890,25 +7881,22 @@ static int psi_ticket_renew(psocket_tls *tls, int64_t now)
 /* Appends a ticket, a vector whose length takes two bytes: an empty one, and 0, if none can be made. */
 static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_writer *w)
 {
-    psi_ticket_key key = PSI_ZERO;
-    uint8_t head[PSI_TICKET_HEAD], tag[PSI_REC_TAG];
-    uint32_t at = psi_write_open(w, 2), body;
-    int code;
+    uint8_t random[PSI_TICKET_HEAD - PSI_TICKET_ID], tag[PSI_REC_TAG];
+    uint32_t at = psi_write_open(w, 2);
+    const psi_ticket_key *key;
+    int code = psi_os_entropy(random, sizeof random);
     psi_os_lock(&tls->lock);
-    code = psi_ticket_renew(tls, now);
-    if (!code) memcpy(&key, tls->ticket_keys.p, sizeof key);
-    psi_os_unlock(&tls->lock);
-    memcpy(head, key.id, PSI_TICKET_ID);
-    if (!code) code = psi_os_entropy(head + PSI_TICKET_ID, PSI_TICKET_HEAD - PSI_TICKET_ID);
+    if (!code) code = psi_ticket_renew(tls, now);
     if (!code) {
-        psi_write(w, head, PSI_TICKET_HEAD);
-        body = w->n;
+        key = (const psi_ticket_key *)(const void *)tls->ticket_keys.p;
+        psi_write(w, key->id, sizeof key->id);
+        psi_write(w, random, sizeof random);
         psi_session_walk(s, w, NULL, 1);
-        if (!w->failed) psi_ticket_crypt(&key, head, w->p + body, w->n - body, 1, tag);
+        if (!w->failed) psi_ticket_crypt(key, w->p + at, w->n - at - PSI_TICKET_HEAD, 1, tag);
         psi_write(w, tag, sizeof tag);
         psi_write_close(w, at, 2);
     }
-    psi_wipe(&key, sizeof key);
+    psi_os_unlock(&tls->lock);
     return !code && !w->failed;
 }
 
@@ -7916,7 +7904,7 @@ static int psi_ticket_write(psocket_tls *tls, int64_t now, psi_session *s, psi_w
 static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ticket)
 {
     const psi_writer *keys = &tls->ticket_keys;
-    psi_ticket_key key = PSI_ZERO;
+    const psi_ticket_key *key;
     uint8_t tag[PSI_REC_TAG];
     psi_session *s = NULL;
     psi_writer w = PSI_ZERO;
@@ -7925,22 +7913,23 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
-    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof key) {
-        memcpy(&key, keys->p + at, sizeof key);
-        if (!memcmp(key.id, ticket.p, PSI_TICKET_ID)) psi_write(&w, ticket.p + PSI_TICKET_HEAD, n);
+    for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
+        key = (const psi_ticket_key *)(const void *)(keys->p + at);
+        if (memcmp(key->id, ticket.p, PSI_TICKET_ID)) continue;
+        psi_write(&w, ticket.p, ticket.n);
+        if (!w.n) break;
+        psi_ticket_crypt(key, w.p, n, 0, tag);
+        if (psi_rec_equal(tag, w.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
+            s = psi_session_new(psi_read_of(w.p + PSI_TICKET_HEAD, n));
     }
     psi_os_unlock(&tls->lock);
-    if (w.n) psi_ticket_crypt(&key, ticket.p, w.p, n, 0, tag);
-    if (w.n && psi_rec_equal(tag, ticket.p + PSI_TICKET_HEAD + n, PSI_REC_TAG))
-        s = psi_session_new(psi_read_of(w.p, n));
-    psi_wipe(&key, sizeof key);
     psi_write_free(&w);
     return s;
 }
 
 /* --- clients -------------------------------------------------------------- */
 
-/* Finds a session to offer. One of TLS 1.3 is used but once, lest two connections be linked by it (RFC 8446 C.4). */
+/* Finds a session to offer; of TLS 1.3 but once, lest two connections be linked by it (RFC 8446 C.4). */
 static void psi_session_recall(psi_hs *h)
 {
     psocket_tls *tls = h->tls;
@@ -7963,7 +7952,7 @@ static void psi_session_recall(psi_hs *h)
     h->session = s;
 }
 
-/* Forgets the session that was offered: it may have been the cause of a failure. One of TLS 1.3 is gone already. */
+/* Forgets the session that was offered, which may have caused a failure. One of TLS 1.3 is gone already. */
 static void psi_session_forget(psi_hs *h)
 {
     psi_session *s = h->session;
@@ -8855,7 +8844,7 @@ static int psi_hs_read_alert(psi_hs *h, const psi_rec_in *in)
 {
     int fault = psi_rec_alert_fault(h->rec, in), code = PSOCKET_TLS_ALERT, alert = in->len == 2 ? in->data[1] : 0;
     const char *hint;
-    if (fault != PSI_ALERT_NONE) return psi_hs_bad(h, fault, "alert is malformed");
+    if (fault) return psi_hs_bad(h, fault, "alert is malformed");
     if (alert == PSI_ALERT_CLOSE_NOTIFY)
         return psi_hs_fail(h, code, alert, "the %s closed the connection during the handshake", psi_hs_peer(h));
     if (in->data[0] == PSI_REC_WARNING) return 0;
@@ -9225,26 +9214,25 @@ static int psi_late_messages(psi_rec *r, psi_rec_in *in)
    with an alert to send), PSI_REC_END, or an error, for psi_rec_explain. */
 static PSI_UNUSED int psi_hs_open(psi_rec *r, uint8_t *p, size_t n, psi_rec_in *in)
 {
-    int kind = psi_rec_open(r, p, n, in), alert = PSI_ALERT_NONE;
+    int kind = psi_rec_open(r, p, n, in), alert = 0;
     const char *why = "the peer sent a record out of order";
     if (kind != PSI_REC_WHOLE) return kind;
     kind = PSI_REC_SKIP;
     if (in->type == PSI_REC_ALERT) {
         alert = psi_rec_alert_fault(r, in);
         why = "the peer sent a malformed alert";
-        if (alert == PSI_ALERT_NONE && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
-        else if (alert == PSI_ALERT_NONE && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
+        if (!alert && in->data[1] == PSI_ALERT_CLOSE_NOTIFY) kind = PSI_REC_END;
+        else if (!alert && in->data[0] == PSI_REC_FATAL) kind = PSOCKET_TLS_ALERT;
         if (kind < 0) in->alert = in->data[1];
     } else if (in->type == PSI_REC_HANDSHAKE) {
         alert = psi_late_messages(r, in);
-        if (!alert) alert = PSI_ALERT_NONE;
         why = "the peer sent a handshake message that is malformed or out of order";
     } else if (in->type == PSI_REC_CCS || r->part.n) {
         alert = PSI_ALERT_UNEXPECTED_MESSAGE;
     } else if (in->len) {
         return PSI_REC_DATA;
     }
-    if (alert != PSI_ALERT_NONE) kind = psi_rec_refuse(in, alert, why);
+    if (alert) kind = psi_rec_refuse(in, alert, why);
     in->len = 0;
     return kind;
 }
@@ -9419,7 +9407,6 @@ static int psi_tls_load_identity(psi_tls_identity *to, const psocket_identity *f
     int code = psi_tls_text(from->chain, from->chain_len, from->cert_file, "the certificate", &text, &file, e);
     if (!code) code = psi_x509_load(&to->chain, PSI_X509_CHAIN, text.p, text.n, "the certificate chain", e);
     psi_free(file);
-    if (!code && !to->chain.count) code = psi_err_code(e, PSOCKET_TLS_PEM);
     if (code) return code;
     leaf = to->chain.certs;
     to->ask = from->ask;
@@ -9531,7 +9518,7 @@ PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *to
     return code;
 }
 
-/* The process's default client settings, made at first use. The only state of this section that outlives a socket. */
+/* The process's default client settings, made at first use: all of this section that outlives a socket. */
 static psocket_tls *psi_tls_default_settings;
 
 /* The settings that a caller means, NULL the default ones: *tls becomes a reference. */
@@ -9578,7 +9565,6 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
     } else {
         code = psi_x509_load(&certs, PSI_X509_CHAIN, chain, len ? len : strlen((const char *)chain),
                              "the certificate chain", &verdict);
-        if (!code && !certs.count) code = psi_err_code(&verdict, PSOCKET_CERT_MISSING);
         if (!code) code = psi_auth_judge(tls, &certs, name ? host : NULL, 0, psi_tls_now(tls), &until, &verdict);
     }
     psi_x509_chain_free(&certs);
@@ -9622,8 +9608,8 @@ PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size
     return need;
 }
 
-/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a server whose
-   newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
+/* Reads all sessions twice: first to see that they are sound, then to add them, but not old ones, nor one of a
+   server whose newer one we have. Of TLS 1.3 a server may have several, each to be used once. */
 static int psi_tls_load(psocket_tls *tls, psi_reader all)
 {
     psi_session s = PSI_ZERO;
@@ -9652,7 +9638,7 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
     const uint8_t *p = (const uint8_t *)data;
     uint8_t digest[32];
     int code;
-    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, sizeof psi_tls_format)) return PSOCKET_INVALID;
+    if (!p || len < PSI_TLS_SAVED_HEAD + 32 || memcmp(p, psi_tls_format, 8)) return PSOCKET_INVALID;
     psi_keys_digest(br_sha256_ID, psi_read_of(p, len - 32), psi_none, digest);
     if (memcmp(p + len - 32, digest, 32)) return PSOCKET_INVALID;
     code = psi_tls_meant(&tls, NULL);
@@ -9730,7 +9716,7 @@ static PSI_UNUSED ptrdiff_t psi_tls_export(const psi_rec *r, const char *label, 
 #endif /* PSOCKET_NO_TLS */
 
 #ifdef PSOCKET_NO_TLS
-/*--- in place of the sections above: nothing here is ever reached but psi_tls_meant and the settings, which refuse */
+/*--- in place of the sections above: only psi_tls_meant and the settings are ever reached, and refuse */
 
 #define PSI_TLS 0 /* what asks for it first is left out by the compiler */
 #define PSI_CLIENT ((const psi_role *)NULL)
@@ -12334,7 +12320,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #ifdef _WIN32
 #define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
 #else
-#define PSI_LUA_SLICE INT_MAX
+#define PSI_LUA_SLICE (-1)
 #endif
 
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
@@ -12393,28 +12379,33 @@ static int psi_lua_in_coroutine(lua_State *L)
 
 /*--- objects */
 
-#define PSI_LUA_SOCKET "psocket.socket" /* metatables in the registry */
-#define PSI_LUA_LISTENER "psocket.listener"
-#define PSI_LUA_SETTINGS "psocket.tls"
-#define PSI_LUA_CLASS "psocket.scheduler" /* the class of schedulers, which are tables */
-#define PSI_LUA_CORE "psocket.core"       /* what is in such a table */
-#define PSI_LUA_QUEUE "psocket.queue"
-#define PSI_LUA_MODULE "psocket"
-#define PSI_LUA_STRANGERS "psocket.strangers" /* address of a waiter -> coroutine that is no task -> its object; weak */
+/* Indices of luaopen_psocket's stack: tables, and metatables that are in the registry, too. */
+enum {
+    PSI_LUA_VM = 1, PSI_LUA_MODULE, PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
+    PSI_LUA_CORE,  /* of what is in the table that a scheduler is, */
+    PSI_LUA_CLASS, /* whose metatable this is */
+    PSI_LUA_HIDDEN /* for the script */
+};
 
-/* Links of a ring, whose head is one, too. */
-typedef struct psi_lua_link {
-    struct psi_lua_link *next, *prev;
-} psi_lua_link;
+static const char *const psi_lua_names[] = { NULL, NULL, NULL, "psocket.socket", "psocket.listener", "psocket.tls",
+                                             "psocket.queue", "psocket.core", "psocket.scheduler" };
+
+/* What the script returns, and psi_lua_copy, in the registry. */
+enum {
+    PSI_LUA_NAMES,     /* public function -> name */
+    PSI_LUA_NOTE, PSI_LUA_FINISH, PSI_LUA_HEED, PSI_LUA_TRACE,
+    PSI_LUA_STRANGERS, /* address of a waiter -> coroutine that is no task -> its object; weak */
+    PSI_LUA_COPY, PSI_LUA_REFS
+};
 
 typedef struct psi_lua_sock psi_lua_sock;
 
 enum { PSI_LUA_YIELDED, PSI_LUA_WOKEN }; /* why a task is ready: by itself, or what it waits for has come */
 
 typedef struct psi_lua_task {
-    psi_lua_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
+    psi_link link;   /* among the ready ones, among those that somebody is to wake, or among the unused */
     lua_State *co;       /* kept alive by the scheduler's table; NULL: unused */
-    psi_lua_link joiners; /* who waits for its end */
+    psi_link joiners; /* who waits for its end */
     psi_lua_sock *on;    /* what it waits for, if it is a socket */
     psi_lua_sock *own;   /* to be closed when it ends */
     psocket_watch *watch; /* its timer */
@@ -12429,8 +12420,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_lua_link ready, now; /* tasks to be resumed in the next turn, and in this one */
-    psi_lua_link unused;
+    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
     psocket_watch *signals;
@@ -12451,13 +12442,13 @@ typedef struct psi_lua_loan {
 /* One per Lua. */
 typedef struct psi_lua_vm {
     psi_lua_task *at;      /* the task that its scheduler resumes now */
+    const void *meta[PSI_LUA_HIDDEN]; /* addresses of the metatables */
     uint32_t ops;          /* what the task at hand has done since it was resumed or had to wait */
     int depth;             /* how many tasks are being resumed, one from within the other */
-    int copy, heed, finish, note, trace; /* functions in the registry, */
-    int names;             /* and a table there: public function -> name */
+    int ref[PSI_LUA_REFS];
 } psi_lua_vm;
 
-/* A socket, or a listener: then the psocket_error that C keeps lies behind it. */
+/* A socket, or a listener. */
 struct psi_lua_sock {
     psocket *s;              /* NULL: collected, or carried by another one */
     psi_lua_task *waiter[2]; /* who waits for PSOCKET_READ and for PSOCKET_WRITE */
@@ -12472,7 +12463,7 @@ struct psi_lua_sock {
 
 /* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
 typedef struct psi_lua_fifo {
-    psi_lua_link ring; /* of tasks that wait for an item; without prev: collected */
+    psi_link ring; /* of tasks that wait for an item; without prev: collected */
     uint32_t first, count;
     int closed;
 } psi_lua_fifo;
@@ -12486,57 +12477,50 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm and, behind it, all of these; 2 the metatable of its objects; 3 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
-    uint8_t in, of;  /* indices of luaopen_psocket's stack: that table, and that metatable */
-    psi_lua_vm *vm;
-    const void *meta; /* that metatable's address */
+    uint8_t in, of;  /* that table, and the metatable of its objects */
 } psi_lua_function;
-
-static const psi_lua_function *psi_lua_this(lua_State *L)
-{
-    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(3));
-}
 
 static psi_lua_vm *psi_lua_here(lua_State *L)
 {
-    return psi_lua_this(L)->vm;
+    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
 }
 
-static void psi_lua_setmetatable(lua_State *L, const char *name)
+static const psi_lua_function *psi_lua_this(lua_State *L)
 {
-    lua_getfield(L, LUA_REGISTRYINDEX, name);
+    return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static void psi_lua_setmetatable(lua_State *L, int class_of)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, psi_lua_names[class_of]);
     lua_setmetatable(L, -2);
 }
 
-static psi_lua_sock *psi_lua_new_sock(lua_State *L, const char *class_name, int timeout, int blocks)
+/* Pushes what lies in the registry. */
+static void psi_lua_get(lua_State *L, int ref)
 {
-    size_t size = sizeof(psi_lua_sock) + (strcmp(class_name, PSI_LUA_LISTENER) ? 0 : sizeof(psocket_error));
-    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, size, 0);
-    memset((void *)k, 0, size);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->ref[ref]);
+}
+
+static psi_lua_sock *psi_lua_new_sock(lua_State *L, int class_of, int timeout, int blocks)
+{
+    psi_lua_sock *k = (psi_lua_sock *)PSI_LUA_USERDATA(L, sizeof *k, 0);
+    memset((void *)k, 0, sizeof *k);
     k->timeout = timeout;
     k->blocks = blocks != 0;
-    psi_lua_setmetatable(L, class_name);
+    psi_lua_setmetatable(L, class_of);
     return k;
 }
 
-static void psi_lua_unlink(psi_lua_link *l)
-{
-    l->prev->next = l->next;
-    l->next->prev = l->prev;
-    l->next = l->prev = l;
-}
+/* Makes an empty ring. */
+static void psi_lua_ring(psi_link *ring) { ring->next = ring->prev = ring; }
 
-static void psi_lua_append(psi_lua_link *head, psi_lua_link *l)
-{
-    l->prev = head->prev;
-    l->next = head;
-    head->prev->next = l;
-    head->prev = l;
-}
+static int psi_lua_empty(const psi_link *ring) { return ring->next == ring; }
 
 /*--- errors and failures */
 
@@ -12571,7 +12555,7 @@ static int psi_lua_argument(lua_State *L, int arg, const char *problem)
     lua_Debug callee;
     const char *name;
     psi_lua_caller(L, &callee);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, psi_lua_here(L)->names);
+    psi_lua_get(L, PSI_LUA_NAMES);
     lua_getinfo(L, "f", &callee);
     lua_rawget(L, -2);
     name = lua_isstring(L, -1) ? lua_tostring(L, -1) : psi_lua_this(L)->key;
@@ -12613,49 +12597,32 @@ static int psi_lua_named(lua_State *L, const char *name)
 }
 
 /* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, const char *name)
+static void *psi_lua_is(lua_State *L, int index, int class_of)
 {
     void *p = lua_touserdata(L, index);
-    int same = 0;
-    if (p && lua_getmetatable(L, index)) {
-        lua_getfield(L, LUA_REGISTRYINDEX, name);
-        same = lua_rawequal(L, -1, -2);
-        lua_pop(L, 2);
-    }
-    return same ? p : NULL;
+    if (!p || !lua_getmetatable(L, index)) return NULL;
+    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    lua_pop(L, 1);
+    return p;
 }
 
-/* The object at 1, of the class that f, the function at hand, is for. */
-static void *psi_lua_object_of(lua_State *L, const psi_lua_function *f)
+/* The object at 1, of the class that the function at hand is for. */
+static void *psi_lua_object(lua_State *L)
 {
-    void *p = lua_touserdata(L, 1);
-    if (p && lua_getmetatable(L, 1)) {
-        const void *meta = lua_topointer(L, -1);
-        lua_pop(L, 1);
-        if (meta == f->meta) return p;
-    }
+    int class_of = psi_lua_this(L)->of;
+    void *p = psi_lua_is(L, 1, class_of);
+    if (p) return p;
     lua_settop(L, 1);
-    lua_getfield(L, lua_upvalueindex(2), "__name");
-    psi_lua_expected(L, 1, lua_tostring(L, -1));
+    psi_lua_expected(L, 1, psi_lua_names[class_of]);
     return NULL;
 }
 
-static void *psi_lua_object(lua_State *L)
-{
-    return psi_lua_object_of(L, psi_lua_this(L));
-}
-
-/* The socket or listener k, which must not be lent. */
-static psi_lua_sock *psi_lua_unlent(lua_State *L, void *k)
-{
-    if (((psi_lua_sock *)k)->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
-    return (psi_lua_sock *)k;
-}
-
-/* The socket or listener at 1. */
+/* The socket or listener at 1, which must not be lent. */
 static psi_lua_sock *psi_lua_self(lua_State *L)
 {
-    return psi_lua_unlent(L, psi_lua_object(L));
+    psi_lua_sock *k = (psi_lua_sock *)psi_lua_object(L);
+    if (k->lent) psi_lua_raise(L, "the socket is being read: this finalizer came in between");
+    return k;
 }
 
 static const char *psi_lua_check_string(lua_State *L, int arg, size_t *len)
@@ -13007,16 +12974,16 @@ static void psi_lua_queue(psi_lua_task *t, int how)
     if (how == PSI_LUA_WOKEN) t->sched->urgent = 1;
     if (t->queued) return;
     t->queued = 1;
-    psi_lua_unlink(&t->link);
-    psi_lua_append(&t->sched->ready, &t->link);
+    psi_link_out(&t->link);
+    psi_link_in(&t->sched->ready, &t->link);
 }
 
 /* Wakes those that wait in a ring. */
-static void psi_lua_wake_ring(psi_lua_link *ring)
+static void psi_lua_wake_ring(psi_link *ring)
 {
-    while (ring->next != ring) {
+    while (!psi_lua_empty(ring)) {
         psi_lua_task *t = (psi_lua_task *)(void *)ring->next;
-        psi_lua_unlink(&t->link);
+        psi_link_out(&t->link);
         psi_lua_queue(t, PSI_LUA_WOKEN);
     }
 }
@@ -13035,7 +13002,7 @@ static void psi_lua_release(psi_lua_task *t)
     int way;
     for (way = 0; t->on && way < 2; way++)
         if (t->on->waiter[way] == t) t->on->waiter[way] = NULL;
-    if (!t->queued) psi_lua_unlink(&t->link); /* from a ring */
+    if (!t->queued) psi_link_out(&t->link); /* from a ring */
     t->on = NULL;
     t->waits = t->timed = 0;
 }
@@ -13093,12 +13060,11 @@ static psi_lua_task *psi_lua_find_task(lua_State *L, int table, int co)
 
 /* An operation, while it is tried. */
 struct psi_lua_op {
-    const psi_lua_function *f; /* which it is */
     psi_lua_vm *vm;
     psi_lua_sock *k;    /* what it waits for, if it is a socket or listener, */
     int event;          /* for what of it, */
     int claims;         /* and in which directions no other may wait meanwhile */
-    psi_lua_link *ring; /* or where somebody finds and wakes it, */
+    psi_link *ring; /* or where somebody finds and wakes it, */
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
@@ -13115,7 +13081,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
         if (!t || !(claims & (way + 1))) continue;
         co = t->co;
         if (t == &psi_lua_stranger) {
-            lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+            psi_lua_get(L, PSI_LUA_STRANGERS);
             lua_pushlightuserdata(L, &k->waiter[way]);
             lua_rawget(L, -2);
             co = lua_tothread(L, -1);
@@ -13137,7 +13103,7 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
 static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
+    psi_lua_get(L, PSI_LUA_STRANGERS);
     lua_pushthread(L);
     lua_pushlightuserdata(L, k);
     lua_rawset(L, -3);
@@ -13154,41 +13120,31 @@ static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 /* How long may be waited, in milliseconds, given when it must be over; -1 for ever. */
 static int psi_lua_patience(int64_t due)
 {
-    int64_t left = due == INT64_MAX ? INT64_MAX : due - psocket_now();
-    if (left >= PSI_LUA_SLICE) return PSI_LUA_SLICE == INT_MAX ? -1 : PSI_LUA_SLICE;
-    return left > 0 ? (int)left : 0;
-}
-
-/* Sees to it that the task is resumed by then, or somewhat earlier. */
-static int psi_lua_set_alarm(psi_lua_task *t, int64_t due)
-{
-    int64_t left = due - psocket_now();
-    int ms = left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
-    t->timed = 1;
-    return psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1);
+    int ms = PSI_LUA_SLICE;
+    if (due != INT64_MAX) psi_until(&ms, due);
+    return ms;
 }
 
 /* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
    again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
-    psi_lua_task *t = op->vm->at;
-    int way;
-    if (t && t->co == L && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
-    if (!t || t->co != L || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
-        (op->due != INT64_MAX && psi_lua_set_alarm(t, op->due))) {
+    psi_lua_task *t = op->vm->at && op->vm->at->co == L ? op->vm->at : NULL;
+    int timed = op->due != INT64_MAX, ms = -1, way;
+    if (t && t->waits) psi_lua_release(t); /* it has waited before and could not yield then */
+    if (timed) psi_until(&ms, op->due);
+    if (!t || (op->event && !op->soon && psi_lua_listen_for(t->sched, op->k, op->event)) ||
+        (timed && psocket_poller_watch(t->sched->poller, &t->watch, -1, 0, ms, (char *)t + 1))) {
         psi_lua_note_stranger(L, op->k, op->claims);
         return;
     }
     for (way = 0; way < 2; way++)
         if (op->claims & (way + 1)) op->k->waiter[way] = t;
     t->waits = 1;
+    t->timed = timed != 0;
     t->on = op->claims ? op->k : NULL;
-    if (op->soon) {
-        psi_lua_queue(t, PSI_LUA_WOKEN);
-    } else if (op->ring && !t->queued) {
-        psi_lua_append(op->ring, &t->link);
-    }
+    if (op->soon) psi_lua_queue(t, PSI_LUA_WOKEN);
+    else if (op->ring && !t->queued) psi_link_in(op->ring, &t->link);
 }
 
 /* Waits where nothing can yield, for a signal, too. */
@@ -13199,7 +13155,7 @@ static void psi_lua_block(lua_State *L, const psi_lua_op *op)
     if (op->ring && op->due == INT64_MAX) psi_lua_raise(L, "it would wait for ever: only tasks can wait for each other");
     if (op->event) psocket_wait(op->k->s, op->event | PSOCKET_SIGNAL, ms);
     else psi_os_poll(NULL, 0, ms, &os);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, op->vm->heed); /* what is to run between instructions: the hook of an interrupt */
+    psi_lua_get(L, PSI_LUA_HEED); /* what is to run between instructions: the hook of an interrupt */
     lua_call(L, 0, 0);
 }
 
@@ -13217,17 +13173,6 @@ static int psi_lua_yields(lua_State *L, const psi_lua_sock *k)
     return PSI_LUA_YIELDABLE(L) && !(k && k->blocks);
 }
 
-/* The socket that an operation is about. It was checked when the operation began. */
-static psi_lua_sock *psi_lua_subject(lua_State *L, const psi_lua_op *op)
-{
-    return psi_lua_unlent(L, op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
-}
-
-static int psi_lua_is_want(ptrdiff_t r)
-{
-    return r == PSOCKET_WANT_READ || r == PSOCKET_WANT_WRITE;
-}
-
 /* The operation has so many milliseconds from now; INT_MAX: for ever. */
 static void psi_lua_limit(psi_lua_op *op, int ms)
 {
@@ -13239,7 +13184,7 @@ static void psi_lua_limit(psi_lua_op *op, int ms)
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     const psocket_poller *p = psi_lua_poller(k);
     int ms = op->again ? 0 : psi_lua_time_limit(L, options, k->timeout), r = psi_lua_claim(L, k, event);
     op->k = k;
@@ -13258,7 +13203,7 @@ static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 /* After an operation's call answered r, a WANT or an error: AGAIN, or the results of its failure. */
 static int psi_lua_stop(lua_State *L, psi_lua_op *op, ptrdiff_t r)
 {
-    if (psi_lua_is_want(r)) {
+    if (psi_is_wait(r)) {
         if (op->event == PSOCKET_WRITE || op->state == 0) return PSI_LUA_AGAIN;
         op->due = (int64_t)op->state;
         if (psocket_now() < op->due) return PSI_LUA_AGAIN;
@@ -13305,10 +13250,10 @@ static int psi_lua_copy(lua_State *L)
 }
 
 /* Pushes psi_lua_copy and its argument: before bytes are taken, since this may need memory. */
-static void psi_lua_push_copy(lua_State *L, const psi_lua_vm *vm, psi_lua_loan *loan, psi_lua_sock *k)
+static void psi_lua_push_copy(lua_State *L, psi_lua_loan *loan, psi_lua_sock *k)
 {
     loan->k = k;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->copy);
+    psi_lua_get(L, PSI_LUA_COPY);
     lua_pushlightuserdata(L, loan);
 }
 
@@ -13320,7 +13265,7 @@ static int psi_lua_receive(lua_State *L, psi_lua_op *op, const char *delimiter, 
     ptrdiff_t got;
     int tries = 0;
     if (psi_lua_tired(op)) return PSI_LUA_AGAIN;
-    psi_lua_push_copy(L, op->vm, &loan, k);
+    psi_lua_push_copy(L, &loan, k);
     do { /* TIMEOUT is of C's clock, which is then off */
         if (delimiter) got = psocket_read_until(k->s, delimiter, n, &loan.bytes);
         else if (n) got = psocket_read(k->s, n, &loan.bytes);
@@ -13477,13 +13422,13 @@ static int psi_lua_try_shutdown(lua_State *L, psi_lua_op *op)
 /* step(socket): connects, and returns the socket. C keeps the time. */
 static int psi_lua_try_step(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     int r = psi_lua_claim(L, k, PSOCKET_WRITE);
     psocket_error e;
     if (!r) r = psocket_step(k->s);
     op->k = k;
     op->event = op->claims = PSOCKET_WRITE;
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (psi_is_wait(r)) return PSI_LUA_AGAIN;
     psi_lua_forget(k); /* writable is the usual state: it would only be reported once more */
     lua_settop(L, 1);
     if (r >= 0 || r == PSOCKET_CLOSED) return 1;
@@ -13551,8 +13496,8 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
     int top = lua_gettop(L);
     lua_pushcfunction(L, psi_lua_push_question);
     lua_pushlightuserdata(L, k);
-    k->asks = 1;
     if (psi_lua_lend(L, k, LUA_MULTRET)) return lua_error(L);
+    k->asks = 1;
     return lua_gettop(L) - top;
 }
 
@@ -13569,7 +13514,7 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
    then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_sock *k = psi_lua_subject(L, op);
+    psi_lua_sock *k = psi_lua_self(L);
     int begins = !op->again && lua_gettop(L) > 1, r;
     psocket_tlsinfo info;
     if (begins && psocket_istls(k->s) == 1 && psocket_starttls(k->s, NULL, NULL) == PSOCKET_ALREADY_TLS) {
@@ -13578,11 +13523,11 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     }
     r = psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE);
     if (!r && begins) r = psi_lua_begin_tls(L, k);
-    if (r == 0 || psi_lua_is_want(r)) r = psocket_step(k->s);
+    if (r == 0 || psi_is_wait(r)) r = psocket_step(k->s);
     op->k = k;
     op->event = PSOCKET_WRITE;
     op->claims = PSOCKET_READ | PSOCKET_WRITE;
-    if (psi_lua_is_want(r)) return PSI_LUA_AGAIN;
+    if (psi_is_wait(r)) return PSI_LUA_AGAIN;
     if (r == PSOCKET_BUSY) return psi_lua_fail(L, r, NULL); /* what is under way must not suffer */
     psi_lua_forget(k);
     if (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE) return psi_lua_ask(L, k);
@@ -13633,7 +13578,7 @@ static int psi_lua_try_sleep(lua_State *L, psi_lua_op *op)
 /* pop(queue [, options]) */
 static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 {
-    psi_lua_fifo *q = (psi_lua_fifo *)(op->again ? lua_touserdata(L, 1) : psi_lua_object_of(L, op->f));
+    psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
     int ms = op->again ? 0 : psi_lua_time_limit(L, 2, 0);
     if (!op->again) psi_lua_limit(op, ms ? ms : INT_MAX);
     if (q->count) {
@@ -13657,12 +13602,12 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
+    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.f = f;
-        op.vm = f->vm;
+        op.vm = vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13698,27 +13643,25 @@ static int psi_lua_once(lua_State *L)
 
 #if PSI_LUA_CONTINUES
 
-static int psi_lua_finish_try(lua_State *L, int again, double state, int top, lua_KFunction next)
+/* Begins (LUA_OK), or goes on where it yielded, with so many arguments. */
+static int psi_lua_continue(lua_State *L, int status, lua_KContext arguments)
 {
-    int n = psi_lua_try(L, again, &state);
+    double state = 0;
+    int n;
+    if (status == LUA_YIELD) {
+        lua_settop(L, (int)arguments + 1); /* without what resume was given */
+        state = (double)lua_tonumber(L, -1);
+        lua_pop(L, 1);
+    }
+    n = psi_lua_try(L, status == LUA_YIELD, &state);
     if (n != PSI_LUA_AGAIN) return n;
-    lua_pushnumber(L, (lua_Number)state); /* behind the arguments, whose number is the context */
-    return lua_yieldk(L, 0, top, next);
-}
-
-static int psi_lua_again(lua_State *L, int status, lua_KContext context)
-{
-    double state;
-    (void)status;
-    lua_settop(L, (int)context + 1); /* without what resume was given */
-    state = (double)lua_tonumber(L, -1);
-    lua_pop(L, 1);
-    return psi_lua_finish_try(L, 1, state, (int)context, psi_lua_again);
+    lua_pushnumber(L, (lua_Number)state);
+    return lua_yieldk(L, 0, arguments, psi_lua_continue);
 }
 
 static int psi_lua_run(lua_State *L)
 {
-    return psi_lua_finish_try(L, 0, 0, lua_gettop(L), psi_lua_again);
+    return psi_lua_continue(L, LUA_OK, lua_gettop(L));
 }
 
 static const char psi_lua_wrapping[] = "";
@@ -13819,27 +13762,29 @@ static int psi_lua_make_settings(lua_State *L)
     return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
 }
 
-static psi_lua_settings *psi_lua_settings_self(lua_State *L)
+/* The settings at arg, or NULL if something else is there. */
+static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_object(L);
-    if (!t->tls) psi_lua_argument(L, 1, "these settings were collected");
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
 
-/* asks(settings): the functions that they ask. */
-static int psi_lua_asks(lua_State *L)
+static psi_lua_settings *psi_lua_settings_self(lua_State *L)
 {
-    psi_lua_settings_self(L);
-    PSI_LUA_GETVALUE(L, 1);
-    return 1;
+    psi_lua_object(L);
+    return psi_lua_settings_at(L, 1);
 }
 
-/* Are there settings at arg? */
-static int psi_lua_settings_at(lua_State *L, int arg)
+/* asks(settings [, what clock has said]): the functions that they ask. */
+static int psi_lua_asks(lua_State *L)
 {
-    const psi_lua_settings *t = (const psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
-    if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
-    return t != NULL;
+    psi_lua_settings *t = psi_lua_settings_self(L);
+    double now = (double)lua_tonumber(L, 2);
+    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15)) psi_lua_raise(L, "clock must return seconds since 1970");
+    if (lua_gettop(L) > 1) t->now = (int64_t)now;
+    PSI_LUA_GETVALUE(L, 1);
+    return 1;
 }
 
 /* Pushes milliseconds as seconds, fewer than 0 as nil. */
@@ -13866,10 +13811,10 @@ static int psi_lua_plan(lua_State *L)
     }
     if (!psi_lua_settings_at(L, TARGET)) {
         if (lua_type(L, TARGET) != type)
-            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? PSI_LUA_SETTINGS : lua_typename(L, type));
+            psi_lua_expected(L, TARGET, lua_isuserdata(L, TARGET) ? psi_lua_names[PSI_LUA_SETTINGS] : lua_typename(L, type));
         if (!server) psi_lua_check_text(L, TARGET);
         at = psi_lua_settings_at(L, 3) ? 3 : NONE;
-        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, PSI_LUA_SETTINGS);
+        if (at == NONE && lua_isuserdata(L, 3)) psi_lua_expected(L, 3, psi_lua_names[PSI_LUA_SETTINGS]);
     }
     if (at != NONE) { /* what such settings do not say would be ignored */
         from.arg = at + 1;
@@ -13887,16 +13832,6 @@ static int psi_lua_plan(lua_State *L)
     lua_pushvalue(L, n ? from.arg : NONE);
     lua_pushinteger(L, from.arg);
     return 5;
-}
-
-/* tell(settings, seconds): what clock has said. */
-static int psi_lua_tell(lua_State *L)
-{
-    psi_lua_settings *t = psi_lua_settings_self(L);
-    double now = (double)lua_tonumber(L, 2);
-    if (!(now > 0 && now < 1e15)) return psi_lua_raise(L, "clock must return seconds since 1970");
-    t->now = (int64_t)now;
-    return 0;
 }
 
 static int psi_lua_savesessions(lua_State *L)
@@ -13947,9 +13882,9 @@ static int psi_lua_peek(lua_State *L)
     psi_lua_sock *k = psi_lua_self(L);
     psi_lua_loan loan;
     ptrdiff_t n;
-    psi_lua_push_copy(L, psi_lua_here(L), &loan, k);
+    psi_lua_push_copy(L, &loan, k);
     n = psocket_peek(k->s, &loan.bytes);
-    psi_lua_looked(k, n < 0 && !psi_lua_is_want(n));
+    psi_lua_looked(k, n < 0 && !psi_is_wait(n));
     if (n < 0) return 0;
     loan.len = (size_t)n;
     return psi_lua_lend(L, k, 1) ? lua_error(L) : 1;
@@ -14155,9 +14090,10 @@ static int psi_lua_listen(lua_State *L)
         return psi_lua_fail(L, PSOCKET_INVALID, lua_tostring(L, -1));
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
-    if (!udp) all.o.error = (psocket_error *)(void *)(k + 1); /* accept writes there, too */
     r = psocket_listen(&k->s, address, port, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, all.o.error->text) : 1;
+    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    return 1;
 }
 
 /* wrap(carrier [, options]): the carrier's object is left without a socket. */
@@ -14249,9 +14185,9 @@ static void psi_lua_make_core(lua_State *L)
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
-    S->ready.next = S->ready.prev = &S->ready;
-    S->now.next = S->now.prev = &S->now;
-    S->unused.next = S->unused.prev = &S->unused;
+    psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
+    psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
@@ -14286,13 +14222,13 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 {
     uint32_t n = S->live < 4 ? 4 : S->live > 64 ? 64 : S->live, i;
     psi_lua_task *t;
-    if (S->unused.next == &S->unused) {
+    if (psi_lua_empty(&S->unused)) {
         t = (psi_lua_task *)PSI_LUA_USERDATA(L, n * sizeof *t, 0);
         memset((void *)t, 0, n * sizeof *t);
         lua_rawseti(L, table, (int)PSI_LUA_LENGTH(L, table) + 1);
         for (i = 0; i < n; i++) {
-            t[i].joiners.next = t[i].joiners.prev = &t[i].joiners;
-            psi_lua_append(&S->unused, &t[i].link);
+            psi_lua_ring(&t[i].joiners);
+            psi_link_in(&S->unused, &t[i].link);
         }
     }
     if (!S->poller) psi_lua_raise(L, "the scheduler is closed"); /* by a finalizer */
@@ -14302,27 +14238,23 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
     lua_pushvalue(L, co);
     lua_pushlightuserdata(L, t);
     lua_rawset(L, table);
-    psi_lua_unlink(&t->link);
+    psi_link_out(&t->link);
     t->co = lua_tothread(L, co);
     t->sched = S;
     S->live++;
     return t;
 }
 
-/* Leaves nothing of a task, but for its place in the table. Its rings are empty then. */
+/* Leaves nothing of a task, but for its place in the table. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
-    psi_lua_link link, joiners;
     psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
-    psi_lua_unlink(&t->link);
+    psi_link_out(&t->link);
     psocket_watch_free(t->watch);
     if (t->own) t->own->owner = NULL;
-    link = t->link;
-    joiners = t->joiners;
     memset((void *)t, 0, sizeof *t);
-    t->link = link;
-    t->joiners = joiners;
+    psi_lua_ring(&t->joiners);
     S->live--;
 }
 
@@ -14341,7 +14273,7 @@ static void psi_lua_end_task(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     lua_pushnil(L);
     lua_rawset(L, table);
     psi_lua_clear_task(S, t);
-    psi_lua_append(&S->unused, &t->link);
+    psi_link_in(&S->unused, &t->link);
     if (close && own) psi_lua_shut(own);
 }
 
@@ -14379,10 +14311,10 @@ static int psi_lua_sched_close(lua_State *L)
 }
 
 /* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
-   lua_call has two arguments more. */
-static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, int ok)
+   lua_pcall has two arguments more. */
+static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->note);
+    psi_lua_get(L, PSI_LUA_NOTE);
     lua_pushvalue(L, thread);
     lua_pushboolean(L, ok);
 }
@@ -14391,12 +14323,12 @@ static void psi_lua_push_note(lua_State *L, const psi_lua_vm *vm, int thread, in
    scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
-    int thread = lua_gettop(L), error = thread + 1, joined = t && t->joiners.next != &t->joiners;
+    int thread = lua_gettop(L), error = thread + 1, joined = t && !psi_lua_empty(&t->joiners);
     if (LUA_VERSION_NUM >= 504) lua_pushvalue(co, -1); /* to-be-closed variables get it too */
     lua_xmove(co, L, 1);
     if (joined) psi_lua_wake_ring(&t->joiners);
     if (t) psi_lua_queue(t, PSI_LUA_WOKEN);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->trace);
+    psi_lua_get(L, PSI_LUA_TRACE);
     lua_pushvalue(L, thread);
     if (lua_type(L, error) == LUA_TSTRING) lua_pushvalue(L, error);
     else lua_pushliteral(L, "");
@@ -14407,9 +14339,10 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     PSI_LUA_UNWIND(co, L);
     if (LUA_VERSION_NUM >= 504) lua_settop(co, 0); /* else it would look like one that has not begun */
     if (t && t->co == co) psi_lua_end_task(L, S, table, t, 1);
-    psi_lua_push_note(L, S->vm, thread, 0);
+    psi_lua_push_note(L, thread, 0);
     lua_pushvalue(L, error);
-    lua_call(L, 3, 0);
+    if (lua_pcall(L, 3, 0, 0)) joined = 0; /* there is no memory for telling join */
+    lua_settop(L, error + 1);
     lua_getfield(L, 1, "errorfunc");
     if (!joined && lua_isnil(L, -1)) {
         lua_pushvalue(L, lua_type(L, error) == LUA_TSTRING ? error + 1 : error);
@@ -14423,15 +14356,18 @@ static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
 /* A task's coroutine, on top, has returned n values, on its own stack. keep: it counts until the next turn. */
 static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co, int keep)
 {
-    int n = t ? lua_gettop(co) - (t->bound != 0) : 0;
+    int n = t ? lua_gettop(co) - (t->bound != 0) : 0, thread = lua_gettop(L), lost;
     if (n >= 10 && !lua_checkstack(L, n + 20)) n = 0;
-    psi_lua_push_note(L, S->vm, lua_gettop(L), 1);
+    psi_lua_push_note(L, thread, 1);
     if (n > 0) lua_xmove(co, L, n);
     lua_settop(co, 0);
-    if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
+    lost = n > 0 && lua_pcall(L, n + 2, 0, 0);
+    if (t && t->co != co) t = NULL; /* removed by a finalizer */
+    if (lost) lua_xmove(L, co, 1); /* there is no memory for telling join: the task's failure */
+    lua_settop(L, thread);
+    if (lost) psi_lua_failed(L, S, table, t, co);
+    else if (t && keep) psi_lua_queue(t, PSI_LUA_WOKEN);
     else if (t) psi_lua_end_task(L, S, table, t, 1);
-    if (n > 0) lua_call(L, n + 2, 0);
-    else lua_pop(L, 3);
 }
 
 /* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
@@ -14468,7 +14404,7 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     if (!status && t && t->bound == 1 && t->own && t->own == lua_touserdata(co, 1) && psocket_isopen(t->own->s) == 1) {
         t->bound = 2; /* what bind called has returned: its coroutine goes on with finish(socket) */
         lua_settop(co, 1);
-        lua_rawgeti(L, LUA_REGISTRYINDEX, S->vm->finish);
+        psi_lua_get(L, PSI_LUA_FINISH);
         lua_xmove(L, co, 1);
         lua_pushvalue(co, 1);
         status = psi_lua_let_run(L, S, &t, co, 1);
@@ -14525,7 +14461,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = S->ready.next != &S->ready || S->now.next != &S->now ? 0 : -1;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14598,23 +14534,23 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
-    if (S->urgent || S->now.next != &S->now) ms = 0;
-    else if (S->ready.next != &S->ready) ms = ms != 0; /* those that yielded by themselves are in no hurry */
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
     n = psocket_poller_wait(S->poller, &events, ms);
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (S->ready.next != &S->ready) { /* what an error had left over comes first */
-        psi_lua_link *l = S->ready.next;
-        psi_lua_unlink(l);
-        psi_lua_append(&S->now, l);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
     }
     S->urgent = 0;
-    while (S->now.next != &S->now) {
+    while (!psi_lua_empty(&S->now)) {
         psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
-        psi_lua_unlink(&t->link);
+        psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
@@ -14641,7 +14577,7 @@ static int psi_lua_turn(lua_State *L)
     for (turns = 0; turns < 32 && S->live && !lazy && !S->interrupted; turns++) {
         n = psi_lua_one_turn(L, S, table, due);
         if (!S->poller) break; /* closed by a task, or a finalizer */
-        lazy = S->ready.next != &S->ready && !S->urgent;
+        lazy = !psi_lua_empty(&S->ready) && !S->urgent;
         if (!endless || !n) break;
     }
     S->interrupted = 0;
@@ -14678,7 +14614,7 @@ static int psi_lua_new_queue(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)PSI_LUA_USERDATA(L, sizeof *q, 1);
     memset((void *)q, 0, sizeof *q);
-    q->ring.next = q->ring.prev = &q->ring;
+    psi_lua_ring(&q->ring);
     psi_lua_setmetatable(L, PSI_LUA_QUEUE);
     lua_newtable(L);
     PSI_LUA_SETVALUE(L, -2);
@@ -14756,14 +14692,15 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  local co, first = running()\n"
     "  return co and not first\n"
     "end\n"
-    "local function tell(t)\n" /* what is the time for these settings? */
-    "  local clock = t and C.asks(t).clock\n"
-    "  if clock then C.tell(t, clock()) end\n"
+    "local function asked(t)\n" /* the functions of these settings, once they were told the time */
+    "  local asks = t and C.asks(t) or {}\n"
+    "  if asks.clock then C.asks(t, (asks.clock())) end\n"
+    "  return asks\n"
     "end\n"
     "function M.tls(options)\n"
     "  local t, message, name = C.settings(options, 1)\n"
     "  if not t then return nil, message, name end\n"
-    "  tell(t)\n"
+    "  asked(t)\n"
     "  return t\n"
     "end\n"
     /* The same tables give the settings that were made of them before. */
@@ -14801,8 +14738,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "    t, message, why = cached(options, arg, certs)\n"
     "    if not t then M.close(s) return false, message, why end\n"
     "  end\n"
-    "  tell(t)\n"
-    "  local asks = t and C.asks(t) or {}\n"
+    "  local asks = asked(t)\n"
     "  if certs and b == nil and next(asks) == nil then quick[certs] = t end\n"
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
@@ -14980,110 +14916,83 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-enum {
-    PSI_LUA_VM = 1, PSI_LUA_IN_MODULE, PSI_LUA_IN_SOCKET, PSI_LUA_IN_LISTENER, PSI_LUA_IN_SETTINGS,
-    PSI_LUA_IN_QUEUE, PSI_LUA_IN_CORE, PSI_LUA_IN_CLASS, PSI_LUA_IN_HIDDEN /* for the script */
-};
-
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_IN_##in, PSI_LUA_IN_##of, NULL, NULL }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_IN_HIDDEN, PSI_LUA_IN_##of, NULL, NULL }
+#define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
 
 static const psi_lua_function psi_lua_functions[] = {
-    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd),
-    PSI_LUA_M(getside), PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen),
-    PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer),
-    PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv),
-    PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
+    PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek),
+    PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo),
+    PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv),
-    PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
-    PSI_LUA_F(SOCKET, SOCKET, __close, close), PSI_LUA_F(SOCKET, SOCKET, __gc, gc),
-    PSI_LUA_F(LISTENER, LISTENER, close, close), PSI_LUA_F(LISTENER, LISTENER, getfd, getfd),
-    PSI_LUA_F(LISTENER, LISTENER, getlocal, address),
-    PSI_LUA_F(LISTENER, LISTENER, hasconnection, hasconnection),
-    PSI_LUA_F(LISTENER, LISTENER, settimeout, settimeout),
-    PSI_LUA_F(LISTENER, LISTENER, __close, close), PSI_LUA_F(LISTENER, LISTENER, __gc, gc),
-    PSI_LUA_F(SETTINGS, SETTINGS, loadsessions, loadsessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, savesessions, savesessions),
-    PSI_LUA_F(SETTINGS, SETTINGS, __gc, settings_gc), PSI_LUA_F(CORE, CORE, __gc, core_gc),
-    PSI_LUA_F(QUEUE, QUEUE, __gc, queue_close), PSI_LUA_F(QUEUE, QUEUE, __len, queue_len),
-    PSI_LUA_F(QUEUE, QUEUE, close, queue_close), PSI_LUA_F(QUEUE, QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
-    PSI_LUA_W(LISTENER, LISTENER, accept), PSI_LUA_W(CLASS, CLASS, sleep),
+    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until),
+    PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
+    PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
+    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd), PSI_LUA_OF(LISTENER, getlocal, address),
+    PSI_LUA_OF(LISTENER, hasconnection, hasconnection), PSI_LUA_OF(LISTENER, settimeout, settimeout),
+    PSI_LUA_OF(LISTENER, __close, close), PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
+    PSI_LUA_OF(SETTINGS, loadsessions, loadsessions), PSI_LUA_OF(SETTINGS, savesessions, savesessions),
+    PSI_LUA_OF(SETTINGS, __gc, settings_gc), PSI_LUA_OF(CORE, __gc, core_gc),
+    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
+    PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
-    PSI_LUA_F(CLASS, CLASS, add, start), PSI_LUA_F(CLASS, CLASS, close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, contains, contains), PSI_LUA_F(CLASS, CLASS, getfd, sched_getfd),
-    PSI_LUA_F(CLASS, CLASS, remove, remove),
-    PSI_LUA_F(CLASS, CLASS, __close, sched_close),
-    PSI_LUA_F(CLASS, CLASS, __tostring, sched_tostring), PSI_LUA_F(HIDDEN, CLASS, bad, blame),
-    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_W(HIDDEN, CLASS, join),
-    PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(MODULE, CLASS, queue, new_queue),
+    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
     PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn),
-    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
-    PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
-    PSI_LUA_F(HIDDEN, SETTINGS, tell, tell), { NULL, NULL, NULL, 0, 0, NULL, NULL }
+    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
+    PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
+    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
+    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    static const char *const classes[] = { PSI_LUA_SOCKET, PSI_LUA_LISTENER, PSI_LUA_SETTINGS, PSI_LUA_QUEUE,
-                                           PSI_LUA_CORE, PSI_LUA_CLASS };
+    const psi_lua_function *f;
     psi_lua_vm *vm;
-    psi_lua_function *f;
-    size_t i;
     int n;
     lua_settop(L, 0);
-    lua_getfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
+    lua_getfield(L, LUA_REGISTRYINDEX, "psocket");
     if (!lua_isnil(L, -1)) return 1; /* it was opened before */
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
     memset((void *)vm, 0, sizeof *vm);
-    f = (psi_lua_function *)(void *)(vm + 1);
-    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
-    for (i = 0; i < sizeof classes / sizeof *classes; i++) {
-        luaL_newmetatable(L, classes[i]);
-        lua_pushstring(L, classes[i]);
-        lua_setfield(L, -2, "__name");
-        lua_pushvalue(L, i ? -1 : PSI_LUA_IN_MODULE); /* module.send(s, ...) and s:send(...) are the same */
-        lua_setfield(L, -2, "__index");
+    for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
+        luaL_newmetatable(L, psi_lua_names[n]);
+        vm->meta[n] = lua_topointer(L, n);
+        lua_pushstring(L, psi_lua_names[n]);
+        lua_setfield(L, n, "__name");
+        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s, ...) and s:send(...) are the same */
+        lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (; f->key; f++) {
-        f->vm = vm;
-        f->meta = lua_topointer(L, f->of);
+    for (f = psi_lua_functions; f->key; f++) {
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushvalue(L, f->of);
-        lua_pushlightuserdata(L, f);
-        lua_pushcclosure(L, f->f, 3);
+        lua_pushlightuserdata(L, (void *)f);
+        lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }
     lua_pushliteral(L, PSOCKET_VERSION);
-    lua_setfield(L, PSI_LUA_IN_MODULE, "version");
+    lua_setfield(L, PSI_LUA_MODULE, "version");
     for (n = 0; psi_lua_script[n]; n++) lua_pushstring(L, psi_lua_script[n]);
     lua_concat(L, n);
     if (luaL_loadbuffer(L, lua_tostring(L, -1), PSI_LUA_LENGTH(L, -1), PSI_LUA_CHUNK)) lua_error(L);
-    for (n = PSI_LUA_VM; n <= PSI_LUA_IN_HIDDEN; n++) lua_pushvalue(L, n);
+    for (n = PSI_LUA_VM; n <= PSI_LUA_HIDDEN; n++) lua_pushvalue(L, n);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502 || PSI_LUA_JIT);
     lua_pushboolean(L, LUA_VERSION_NUM >= 502);
-    lua_call(L, PSI_LUA_IN_HIDDEN + 2, 6);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_STRANGERS);
-    vm->trace = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->heed = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->finish = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->note = luaL_ref(L, LUA_REGISTRYINDEX);
-    vm->names = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_call(L, PSI_LUA_HIDDEN + 2, PSI_LUA_COPY);
     lua_pushcfunction(L, psi_lua_copy);
-    vm->copy = luaL_ref(L, LUA_REGISTRYINDEX);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
-    lua_setfield(L, LUA_REGISTRYINDEX, PSI_LUA_MODULE);
-    lua_pushvalue(L, PSI_LUA_IN_MODULE);
+    for (n = PSI_LUA_REFS; n > 0; n--) vm->ref[n - 1] = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushvalue(L, PSI_LUA_MODULE);
+    lua_setfield(L, LUA_REGISTRYINDEX, "psocket");
+    lua_pushvalue(L, PSI_LUA_MODULE);
     return 1;
 }
 
