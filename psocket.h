@@ -270,30 +270,34 @@ typedef struct psocket_certinfo {
 
 /* TLS settings. All zero: a client that trusts the system's store and verifies everything. */
 typedef struct psocket_tls_options {
-    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file, ca_dir replaces the system's store */
+    const void *ca;              /* trust anchors: PEM text or DER certificates back to back; any of ca, ca_file
+                                    and ca_dir replaces the system's store */
     size_t ca_len;               /* 0: ca is NUL-terminated PEM */
     const char *ca_file;         /* PEM bundle */
     const char *ca_dir;          /* folder of PEM files */
-    const psocket_identity *identities; /* servers: at least one; clients: the first that fits answers a certificate request */
+    const psocket_identity *identities; /* servers: at least one; clients: the first that fits a request is shown */
     size_t identity_count;
     const char *const *alpn;     /* application protocols, most wanted first (RFC 7301) */
     size_t alpn_count;
     int client_auth;             /* servers: PSOCKET_CLIENT_AUTH_*; verified against ca */
     const uint8_t *spki_pins;    /* SHA-256 digests, 32 bytes each: one certificate of the verified path must match one */
     size_t spki_pin_count;
-    int decide;                  /* 1: the application has the last word on each peer's certificate, PSOCKET_WANT_DECISION; it is not
-                                    asked again when a session is resumed (session_cache -1 and tickets -1: none is) */
-    const char *suites;          /* cipher suites of TLS 1.3 and 1.2 by their IANA names, most wanted first, with colons between; NULL: all */
+    int decide;                  /* 1: the application has the last word on each peer's certificate,
+                                    PSOCKET_WANT_DECISION; it is not asked again when a session is resumed
+                                    (session_cache -1 and tickets -1: none is) */
+    const char *suites;          /* of TLS 1.3 and 1.2, by IANA's names, most wanted first, with colons between; NULL: all */
     const char *groups;          /* the same for the key exchange: "x25519:secp256r1:secp384r1:secp521r1" */
-    const char *sigalgs;         /* the same for signatures made and accepted in handshakes: "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256" ... */
+    const char *sigalgs;         /* the same for the signatures of handshakes: "ecdsa_secp256r1_sha256" ... */
     int min_version, max_version; /* 0x0303 TLS 1.2, 0x0304 TLS 1.3; 0: all that this build has */
-    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096: RFC 6066 4, too): a larger one is an error; 0: 16384 */
-    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that a fleet can share
-                                    them. NULL: keys of the process, renewed every 12 hours and accepted for 12 more */
+    size_t max_fragment;         /* largest encrypted record taken, 64 to 16384 (RFC 8449; 512, 1024, 2048, 4096:
+                                    RFC 6066 4, too): a larger one is an error; 0: 16384 */
+    const uint8_t *ticket_keys;  /* servers: 32 random bytes each; the first makes tickets, all are accepted, so that
+                                    a fleet can share them. NULL: keys of the process, renewed every 12 hours and
+                                    accepted for 12 more */
     size_t ticket_key_count;     /* at most 16 */
     int tickets;                 /* servers: tickets per TLS 1.3 connection; 0 means 2, -1 none, of TLS 1.2 neither */
-    int session_cache;           /* sessions remembered; 0 means 256 by servers (TLS 1.2 session IDs) and 32 by clients, -1 none */
-    int64_t (*clock)(void *user); /* seconds since 1970 UTC; NULL: the system's */
+    int session_cache;           /* sessions remembered; 0: servers 256 (TLS 1.2 session IDs), clients 32; -1 none */
+    int64_t (*clock)(void *user); /* seconds since 1970 UTC, asked by calls on tls and in handshakes; NULL: the system's */
     void *clock_user;
     int insecure_no_verify;      /* accept any certificate: encrypts to whoever answers */
     int insecure_no_name;        /* verify the chain but not for whom it was issued */
@@ -306,7 +310,7 @@ typedef struct psocket_tlsinfo {
     int suite;                   /* IANA cipher suite number */
     int resumed;                 /* 1 if an earlier session was resumed */
     int extended_master_secret;  /* 1 with RFC 7627, which TLS 1.3 does not need */
-    int group, sigalg;           /* IANA numbers of the key exchange's group and of the server's signature; 0 when resumed without */
+    int group, sigalg;           /* IANA numbers: the key exchange's group, the server's signature; 0 when resumed without */
     char group_name[16];         /* "x25519" */
     char sigalg_name[32];        /* "ecdsa_secp256r1_sha256" */
     char version_name[8];        /* "TLSv1.3" */
@@ -326,11 +330,11 @@ typedef struct psocket_question {
     psocket_certinfo peer;       /* decision: the peer's certificate, */
     const uint8_t *certificate;  /* its DER, */
     size_t certificate_len;
-    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that all else was
-                                    good, CERT_NAME says nothing of dates */
+    psocket_error verdict;       /* and what verification says: code 0, or the first fault. CERT_EXPIRED means that
+                                    all else was good, CERT_NAME says nothing of dates */
     size_t identity;             /* signature: which of the settings' identities is to sign, */
     int scheme;                  /* how (RFC 8446 4.2.3, in TLS 1.2, too), */
-    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest), "rsa_pkcs1_sha256" ... */
+    const char *scheme_name;     /* "ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256" (salt as long as the digest) ... */
     const char *hash_name;       /* "sha256", "sha384", "sha512" */
     const uint8_t *digest;       /* and what: the hash of the content */
     size_t digest_len;
@@ -467,7 +471,8 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls);
    PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
-/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. */
+/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. A poller reports the socket until that is
+   answered: psocket_poller_set(p, s, 0, ...) meanwhile. */
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
@@ -492,8 +497,9 @@ PSOCKET_API int psocket_istls(const psocket *s);
 /* Fills *info; PSOCKET_INVALID if the socket is not using TLS. */
 PSOCKET_API int psocket_gettlsinfo(const psocket *s, psocket_tlsinfo *info);
 
-/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for name
-   (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may be NULL). Does not block. */
+/* Would a client with these settings (NULL: default) accept this chain (PEM, leaf first; len 0: NUL-terminated) for
+   name (NULL only with insecure_no_name) now, by the settings' clock? 0 if so, else the reason, with details in *e (may
+   be NULL). Does not block. */
 PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t len, const char *name, psocket_error *e);
 
 /* Stores what resumes a client's sessions (per server name, port and settings; tls NULL: the default settings) as bytes:
@@ -501,9 +507,10 @@ PSOCKET_API int psocket_tls_verify(psocket_tls *tls, const void *chain, size_t l
    master secrets: keep them as safe as private keys. Thread-safe. */
 PSOCKET_API ptrdiff_t psocket_tls_savesessions(psocket_tls *tls, void *buf, size_t size);
 
-/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or, with
-   TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these settings verify otherwise (trust
-   anchors, pins, decide, insecure_*) or prove another identity than those that stored them. Thread-safe. */
+/* Adds sessions that psocket_tls_savesessions stored, leaving out those that have expired, that are here already or,
+   with TLS 1.2, whose server has one here. PSOCKET_INVALID, and nothing is added, if the bytes are damaged, or if these
+   settings verify otherwise (trust anchors, pins, decide, insecure_*) or prove other identities than those that stored
+   them. Thread-safe. */
 PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, size_t len);
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
@@ -10051,7 +10058,7 @@ typedef struct psi_dial {
     int64_t next_at;
     psi_hs *hs;             /* a TLS handshake that is to follow; NULL: none */
     const psi_role *role;   /* of one; NULL: there can be none */
-    struct { psocket_fd fd; int index; } tries[PSI_DIAL_TRIES];
+    struct { psocket_fd fd; const psi_addr *to; } tries[PSI_DIAL_TRIES];
     psi_os_settings set;    /* for its descriptors; set.local: an address (family 0: any) and a port (0: any) to come from */
     psocket_error why;      /* each address that failed, and its reason */
 } psi_dial;
@@ -10072,8 +10079,7 @@ typedef struct psi_secure {
     psi_rec *rec;        /* until the socket ends */
     psi_tlsinfo *info;   /* what was agreed on */
     uint8_t *out;        /* sealed bytes that the transport has not taken: out + at .. out + len. NULL: none, all 0 */
-    uint32_t at, len;
-    unsigned log;        /* out has 1 << log bytes of room; 0: none to spare */
+    uint32_t at, len, cap;
 } psi_secure;
 
 /* What is used most comes first: short offsets are short code. */
@@ -10144,7 +10150,7 @@ static int psi_is_wait(ptrdiff_t r)
 /* Or for anything at all? */
 static int psi_is_want(ptrdiff_t r)
 {
-    return psi_is_wait(r) || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE;
+    return psi_is_wait(r) || (PSI_TLS && (r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE));
 }
 
 static void psi_lower_ms(int *ms, int64_t left)
@@ -10302,7 +10308,7 @@ static void psi_sock_out_free(psocket *s)
     if (!psi_sock_unsent(s)) return;
     psi_free(s->of.tls->out);
     s->of.tls->out = NULL;
-    s->of.tls->at = s->of.tls->len = s->of.tls->log = 0;
+    s->of.tls->at = s->of.tls->len = s->of.tls->cap = 0;
 }
 
 static void psi_dial_free(psi_dial *d)
@@ -10400,14 +10406,12 @@ static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int m
 {
     psi_secure *t = s->of.tls;
     size_t room = t->len + psi_hs_room(t->rec, type, n);
-    if (room > (size_t)1 << t->log) {
-        unsigned log = 0;
-        uint8_t *out;
-        while (more && room > (size_t)1 << log) log++;
-        out = (uint8_t *)psi_realloc(t->out, t->len, more ? (size_t)1 << log : room);
+    if (room > t->cap) {
+        size_t cap = more ? 2 * room : room;
+        uint8_t *out = (uint8_t *)psi_realloc(t->out, t->len, cap);
         if (!out) return PSOCKET_NOMEM;
         t->out = out;
-        t->log = log;
+        t->cap = (uint32_t)cap;
     }
     t->len += (uint32_t)psi_hs_put(t->rec, type, data, n, t->out + t->len);
     return 0;
@@ -10652,9 +10656,8 @@ static int psi_sock_finish(psocket *s)
 /*--- dialling: RFC 8305 section 5 */
 
 /* This address has failed: adds it and its reason to the sentence. */
-static void psi_dial_failed(psi_dial *d, int index, int code, int os)
+static void psi_dial_failed(psi_dial *d, const psi_addr *a, int code, int os)
 {
-    const psi_addr *a = &d->names->addrs[index];
     psocket_error *e = &d->why;
     const char *by = e->code ? "; " : ": ";
     char where[80] = "";
@@ -10672,12 +10675,12 @@ static void psi_dial_failed(psi_dial *d, int index, int code, int os)
 static int psi_dial_won(psocket *s, int i)
 {
     psi_dial *d = s->of.dial;
-    s->peer = d->names->addrs[d->tries[i].index];
+    s->peer = *d->tries[i].to;
     psi_sock_on_fd(s, d->tries[i].fd, s->peer.family, &psi_transport_fd);
     d->tries[i].fd = -1;
     s->of.role = d->role;
     s->due[0] = 0;
-    if (d->hs) {
+    if (PSI_TLS && d->hs) {
         s->of.hs = d->hs;
         s->state = PSI_HANDSHAKING;
         psi_sock_clock(s, 0);
@@ -10703,13 +10706,18 @@ static int psi_dial_try(psocket *s, int64_t now)
     if (!r) r = psi_os_connect(fd, a, psi_addr_path(d->names->host), &os);
     if (!r || r == PSOCKET_WANT_WRITE) {
         d->tries[d->live].fd = fd;
-        d->tries[d->live++].index = d->next++;
+        d->tries[d->live++].to = a;
+        d->next++;
         d->next_at = now + (d->set.opt.attempt_delay_ms ? d->set.opt.attempt_delay_ms : 250);
         return r != 0;
     }
     psi_os_close(fd);
-    if (r == PSOCKET_WANT_READ) d->next_at = now + 20; /* a path whose queue is full: no descriptor tells of room */
-    else psi_dial_failed(d, d->next++, r, os);
+    if (r == PSOCKET_WANT_READ) { /* a path whose queue is full: no descriptor tells of room */
+        d->next_at = now + 20;
+        return 0;
+    }
+    psi_dial_failed(d, a, r, os);
+    d->next++;
     return 0;
 }
 
@@ -10754,7 +10762,7 @@ static int psi_dial_step(psocket *s)
             continue;
         }
         psi_os_close(d->tries[i].fd);
-        psi_dial_failed(d, d->tries[i].index, code, os);
+        psi_dial_failed(d, d->tries[i].to, code, os);
         d->tries[i] = d->tries[--d->live];
         d->next_at = now; /* a failure starts the next attempt at once */
     }
@@ -10784,23 +10792,16 @@ static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
     int i = 0;
-    if (!d) {
+    if (PSI_TLS && !d) {
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
     if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
-    do psi_dial_failed(d, d->live ? d->tries[i].index : d->next, PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    do psi_dial_failed(d, d->live ? d->tries[i].to : &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0); while (++i < d->live);
     return psi_dial_lost(s);
 }
 
 /*--- handshaking */
-
-/* The transport failed in the midst of a handshake. */
-static int psi_sock_hangs_up(psocket *s, int code, int os)
-{
-    if (code == PSOCKET_TRUNCATED) return psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
-    return psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
-}
 
 /* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
    closed already hears nothing more, but its alert is still to be read. */
@@ -10814,21 +10815,12 @@ static int psi_sock_speak(psocket *s)
         if (psi_is_wait(put)) return PSOCKET_WANT_WRITE;
         if (put < 0) {
             int code = psi_sock_cannot_put(s, (int)put, os);
-            psi_sock_hangs_up(s, code, os);
             if (code != PSOCKET_RESET) return code;
             put = (ptrdiff_t)n;
         }
         psi_hs_sent(s->of.hs, (size_t)put);
     }
     return 0;
-}
-
-/* Reads for the handshake: 1, PSOCKET_WANT_READ, or an error. */
-static int psi_sock_hear(psocket *s)
-{
-    int r = psi_sock_fill(s);
-    if (!s->end_in || s->broken) return s->end_in ? s->end_in : r;
-    return psi_sock_hangs_up(s, s->end_in, s->error ? s->error->os_error : 0);
 }
 
 /* The handshake is over. 0, or PSOCKET_NOMEM, which ends s. */
@@ -10847,6 +10839,17 @@ static int psi_sock_secured(psocket *s)
     return 0;
 }
 
+/* The handshake has failed, by the transport's fault if that has ended. Returns code. */
+static int psi_sock_unsecured(psocket *s, int code)
+{
+    int os = s->error ? s->error->os_error : 0;
+    if (code == s->end_in && code == PSOCKET_TRUNCATED)
+        psi_sock_say(s, code, "the peer closed the connection during the TLS handshake");
+    else if (code == s->end_in || code == s->end_out)
+        psi_err_os(psi_sock_error(s, code), code, os, "the connection broke during the TLS handshake");
+    return psi_sock_end(s, code);
+}
+
 /* Carries the handshake on: 0 when it is done, what it waits for (also the application), or an error. */
 static int psi_sock_handshake(psocket *s)
 {
@@ -10855,17 +10858,16 @@ static int psi_sock_handshake(psocket *s)
         psocket_error e = PSI_ZERO;
         uint32_t fed = 0;
         int status = psi_sock_speak(s);
-        if (!status) {
-            status = psi_hs_status(s->of.hs, &e);
-            if (status == 0) return psi_sock_secured(s);
-            if (e.code && !psi_is_want(status)) psi_sock_note_error(s, &e);
-        }
+        if (!status && (status = psi_hs_status(s->of.hs, &e)) == 0) return psi_sock_secured(s);
         if (status == PSOCKET_WANT_READ) {
             if (r->raw < r->tail) fed = (uint32_t)psi_hs_feed(s->of.hs, r->buf + r->raw, r->tail - r->raw);
             r->raw += fed;
-            if (fed || (status = psi_sock_hear(s)) == 1) continue;
+            if (fed || (status = psi_sock_fill(s)) == 1) continue;
         }
-        return psi_is_want(status) ? status : psi_sock_end(s, status);
+        if (psi_is_want(status)) return status;
+        if (!e.code) return psi_sock_unsecured(s, status);
+        psi_sock_note_error(s, &e);
+        return psi_sock_end(s, status);
     }
 }
 
@@ -11239,16 +11241,19 @@ static int psi_poll_look(psocket_watch *w)
 }
 
 /* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. */
+   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. 0, or
+   the first error: one that fails silences no other. */
 static int psi_poll_look_hot(psocket_poller *p, int room)
 {
     int r = 0;
     psi_link_in(&p->hot, &p->end);
-    while (p->hot.next != &p->end && p->given_count < room && !r) {
+    while (p->hot.next != &p->end && p->given_count < room) {
         psi_link *first = p->hot.next;
+        int e;
         psi_link_out(first);
         psi_link_in(&p->hot, first);
-        r = psi_poll_look((psocket_watch *)(void *)first);
+        e = psi_poll_look((psocket_watch *)(void *)first);
+        if (!r) r = e;
     }
     psi_link_out(&p->end);
     return r;
@@ -11310,8 +11315,7 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    int i, n, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
-    if (r) return r;
+    int i, n, e, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
@@ -11324,7 +11328,7 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
         w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
-    if (n) r = psi_poll_look_hot(p, PSI_EVENTS);
+    if (n && (e = psi_poll_look_hot(p, PSI_EVENTS)) != 0) r = e;
     if (p->given_count) return r;
     *now = psi_os_now();
     psi_poll_times(p, *now);
@@ -11944,9 +11948,9 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data)
     ptrdiff_t r;
     if (data) *data = NULL;
     if ((r = psi_public_begin(s, data != NULL)) != 0) return r;
-    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) {
-        if (s->state < PSI_OPEN) r = psi_sock_step(s);
-        if (s->state >= PSI_OPEN) r = psi_sock_fill(s);
+    for (r = 1; psi_ring_empty(&s->ring) && r == 1;) { /* not as psi_public_gather, which believes the poller */
+        r = psi_public_settle(s);
+        if (!r) r = psi_sock_fill(s);
     }
     if (!psi_ring_empty(&s->ring)) {
         if (s->news == PSI_QUIET) s->news = PSI_TOLD; /* here is one who is content with any chunk */
@@ -12317,6 +12321,12 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_PUSH_WHOLE(L, n) lua_pushnumber(L, n)
 #endif
 
+#ifdef PSOCKET_NO_TLS
+#define PSI_LUA_SET_TIME(tls, now) ((void)(tls))
+#else
+#define PSI_LUA_SET_TIME(tls, now) ((tls)->clock_user = (void *)(uintptr_t)(now))
+#endif
+
 #ifdef _WIN32
 #define PSI_LUA_SLICE 500 /* longest wait, in milliseconds: nothing tells of an interrupt there */
 #else
@@ -12471,7 +12481,6 @@ typedef struct psi_lua_fifo {
 /* Made by tls and starttls. */
 typedef struct psi_lua_settings {
     psocket_tls *tls; /* NULL: collected */
-    int64_t now;      /* what options.clock has said */
     int timeout;      /* of handshakes, in milliseconds; -1: the socket's */
 } psi_lua_settings;
 
@@ -13721,10 +13730,8 @@ static int psi_lua_answer_question(lua_State *L)
 
 /*--- TLS settings */
 
-static int64_t psi_lua_clock(void *user)
-{
-    return ((const psi_lua_settings *)user)->now;
-}
+/* What options.clock has said is in the pointer: the psocket_tls may outlive all that is Lua's. */
+static int64_t psi_lua_clock(void *now) { return (int64_t)(uintptr_t)now; }
 
 /* settings(options or nil, which argument that is, certificates or nil) */
 static int psi_lua_make_settings(lua_State *L)
@@ -13753,10 +13760,7 @@ static int psi_lua_make_settings(lua_State *L)
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     t->timeout = all.o.timeout_ms;
     all.t.error = &e;
-    if (all.clock) {
-        all.t.clock = psi_lua_clock;
-        all.t.clock_user = t;
-    }
+    if (all.clock) all.t.clock = psi_lua_clock;
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
     return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
@@ -13781,8 +13785,9 @@ static int psi_lua_asks(lua_State *L)
 {
     psi_lua_settings *t = psi_lua_settings_self(L);
     double now = (double)lua_tonumber(L, 2);
-    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15)) psi_lua_raise(L, "clock must return seconds since 1970");
-    if (lua_gettop(L) > 1) t->now = (int64_t)now;
+    if (lua_gettop(L) > 1 && !(now > 0 && now < 1e15 && now < (double)UINTPTR_MAX))
+        psi_lua_raise(L, "clock must return seconds since 1970");
+    if (lua_gettop(L) > 1) PSI_LUA_SET_TIME(t->tls, now);
     PSI_LUA_GETVALUE(L, 1);
     return 1;
 }

@@ -80,12 +80,12 @@ static CHECK_UNUSED size_t core_fill(psocket *s)
     static char block[65536];
     size_t n = 0;
     ptrdiff_t r;
-    int full = 0, tries;
-    for (tries = 0; full < 3 && tries < 2000 && n < (size_t)1 << 28; tries++) {
+    int full = 0, stuck = 0, tries; /* the system may hold for long what a peer with a small buffer has dropped */
+    for (tries = 0; full < 3 && stuck < 50 && tries < 2000 && n < (size_t)1 << 28; tries++) {
         r = psocket_send(s, block, sizeof block);
-        if (r > 0) n += (size_t)r, full = 0;
+        if (r > 0) n += (size_t)r, full = stuck = 0;
         else if (r != PSOCKET_WANT_WRITE) break;
-        else full += !core_moving(s), check_sleep_us(2000);
+        else full += !core_moving(s), stuck++, check_sleep_us(2000);
     }
     return n;
 }
