@@ -716,7 +716,7 @@ static void psi_free(void *p)
     if (p) PSOCKET_FREE(p);
 }
 
-/* A block of n bytes in place of p (may be NULL), of which the first `used` bytes are kept. NULL leaves p as it is. */
+/* A block of n bytes in place of p (may be NULL), whose first `used` bytes are kept. NULL leaves p as it is. */
 #ifdef PSOCKET_REALLOC
 static void *psi_realloc(void *p, size_t used, size_t n)
 {
@@ -734,7 +734,7 @@ static void *psi_realloc(void *p, size_t used, size_t n)
 }
 #endif
 
-/* Zeroes memory that held secrets; a call through a volatile pointer is one that the compiler may not leave out. */
+/* Zeroes memory that held secrets; a call through a volatile pointer may not be left out by the compiler. */
 static PSI_UNUSED void psi_wipe(void *p, size_t n)
 {
     static void *(*const volatile clear)(void *, int, size_t) = memset;
@@ -772,8 +772,8 @@ static int psi_number(uint32_t *v, const char *s, const char *end, int most)
     return s == end;
 }
 
-/* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A third of the
-   size of a switch or of an array of pointers.) */
+/* The string that belongs to a code, of strings that follow each other as the codes do; "" if there is none. (A
+   third of the size of a switch or of an array of pointers.) */
 static const char *psi_string_of(int code, const short *codes, const char *strings)
 {
     for (; *strings && *codes != code; codes++) strings += strlen(strings) + 1;
@@ -810,10 +810,10 @@ PSOCKET_API const char *psocket_codename(int code)
 
 /*==================================================================================================
  * >>os
- * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then one body on
- * the sockets that all three have. Nothing below this section makes a system call. A result is 0 or more, or a PSOCKET_
- * code; *os receives the system's own error number. Every descriptor made here is nonblocking and not inherited by child
- * processes, and never raises SIGPIPE.
+ * The operating system behind one small interface: a block of hooks for each of lwIP, Windows and POSIX, then
+ * one body on the sockets that all three have. Nothing below this section makes a system call. A result is 0
+ * or more, or a PSOCKET_ code; *os receives the system's own error number. Every descriptor made here is
+ * nonblocking and not inherited by child processes, and never raises SIGPIPE.
  *================================================================================================*/
 
 enum { PSI_UNIX = 1, PSI_IP4 = 4, PSI_IP6 = 6 };
@@ -863,7 +863,7 @@ enum { PSI_OS_STREAM = 1, PSI_OS_DATAGRAM, PSI_OS_LISTENER }; /* what psi_os_ado
  *     psi_os_raw_*, psi_os_make_ready       calls that differ by more than their names, with the results of POSIX
  *     and the clock, randomness, threads, and files if it has any */
 #if defined(PSOCKET_LWIP)
-/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------------------*/
+/*--- lwIP 2.1 and later ---------------------------------------------------------------------------------*/
 
 #include "lwip/api.h"
 #include "lwip/errno.h"
@@ -1014,14 +1014,14 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 #define psi_os_text(e, buf, size) ((void)(buf), psocket_strerror(psi_os_code(e)))
 #define psi_os_process() 1L /* there is but one */
 #define psi_os_calendar() 0
-#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): no TLS without PSOCKET_ENTROPY */
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* LWIP_RAND is often rand(): PSOCKET_ENTROPY it is */
 #define psi_os_pin() ((void)0) /* nothing is ever unloaded */
 
 /*--- lwIP: threads. psocket starts none here, but an application's tasks may use it side by side. */
 
 #ifndef PSOCKET_NO_THREADS
-/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one taken sleeps a
-   tick, so that the holder can run even if it has the lower priority. */
+/* Whether it is taken. sys_mutex cannot be initialised statically and may fail to be made; who finds this one
+   taken sleeps a tick, so that the holder can run even if it has the lower priority. */
 typedef volatile int psi_os_mutex;
 #define PSI_OS_MUTEX_INIT 0
 static int psi_os_swap(psi_os_mutex *m, int value)
@@ -1093,8 +1093,8 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 #define PSI_SYS(name) name
 #define PSI_E(name) WSA##name
 #define PSI_OS_ERRNO WSAGetLastError()
-#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, \
-                     { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
+#define PSI_OS_CODES { WSAENETRESET, PSOCKET_RESET }, { WSAESHUTDOWN, PSOCKET_CLOSED }, \
+                     { WSA_NOT_ENOUGH_MEMORY, PSOCKET_NOMEM }, { ERROR_TOO_MANY_OPEN_FILES, PSOCKET_DESCRIPTORS },
 #define PSI_OS_IP4 1
 #define PSI_OS_IP6 1
 #define PSI_OS_UNIX 0
@@ -1115,8 +1115,8 @@ static int psi_os_is_udp(SOCKET fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, (char *)&type, &n) == 0 && type == SOCK_DGRAM;
 }
 
-/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET, which stays
-   off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
+/* Whether an ICMP error that answers a datagram fails a later call: SIO_UDP_CONNRESET, and SIO_UDP_NETRESET,
+   which stays off. As with POSIX, only a socket with a fixed peer is told, and its next call goes on. */
 static void psi_os_udp_errors(SOCKET fd, int connected)
 {
     BOOL reset = connected, off = FALSE;
@@ -1131,7 +1131,7 @@ static SOCKET psi_os_raw_socket(int domain, int type)
     if (fd != INVALID_SOCKET && type == SOCK_DGRAM) {
         DWORD off = 0;
         psi_os_udp_errors(fd, 0);
-        /* As on Linux, IPv6 sockets reach IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
+        /* As on Linux, IPv6 reaches IPv4 through mapped addresses. psi_os_bind decides for what is bound. */
         if (domain == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&off, sizeof off);
     }
     return fd;
@@ -1148,16 +1148,18 @@ static int psi_os_make_ready(SOCKET fd)
     return 0;
 }
 
-/* A refused connection to this machine is tried again for two seconds unless it is told not to: SIO_TCP_INITIAL_RTO,
-   Windows 10 1709 and later. */
+/* A refused connection to this machine is tried again for two seconds unless it is told not to:
+   SIO_TCP_INITIAL_RTO, Windows 10 1709 and later. */
 static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
 {
     struct { USHORT rtt; UCHAR retries; } at_once = { 0xFFFF, 0xFE }; /* the usual, none */
     const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
     int udp = psi_os_is_udp(fd);
+    int here = sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127
+                                        : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
     DWORD bytes;
-    if (!udp && (sa->sa_family == AF_INET ? (ntohl(in4->sin_addr.s_addr) >> 24) == 127 : IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr)))
+    if (!udp && here)
         WSAIoctl(fd, IOC_IN | IOC_VENDOR | 17, &at_once, sizeof at_once, NULL, 0, &bytes, NULL, NULL);
     if (connect(fd, sa, n) == 0) {
         if (udp) psi_os_udp_errors(fd, 1);
@@ -1167,8 +1169,8 @@ static int psi_os_raw_connect(SOCKET fd, const struct sockaddr *sa, socklen_t n)
     return -1;
 }
 
-/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be bound again
-   once the listener and the connections that it accepted are closed. */
+/* Nobody else may take over a port, as SO_REUSEADDR would let them; only datagrams may be shared. It can be
+   bound again once the listener and the connections that it accepted are closed. */
 #define PSI_OS_PORT(stream, share) ((share) ? 0 : SO_EXCLUSIVEADDRUSE)
 #define PSI_OS_SHARE(stream) ((stream) ? 0 : SO_REUSEADDR)
 
@@ -1220,10 +1222,10 @@ static void psi_os_mark(struct pollfd *p, int n, const SOCKET *set, int events)
 
 #define PSI_OS_FEW 16 /* sets of so many are on the stack */
 
-/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it reports
-   POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer would never
-   sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count and the sockets,
-   aligned as such: with room for any number of them, select takes any number. */
+/* poll by select. WSAPoll does not report a failed connect before Windows 10 2004, and in every version it
+   reports POLLHUP when the peer has merely ended its direction, wanted or not: who waits to send to such a peer
+   would never sleep. select has neither fault; a failed connect is in the third set. An fd_set is a u_int count
+   and the sockets, aligned as such: with room for any number of them, select takes any number. */
 static int psi_os_raw_poll(struct pollfd *p, int n, int ms)
 {
     SOCKET few[3 * (PSI_OS_FEW + 1)], *sets = few, *set[3]; /* to read from, to write to, failed */
@@ -1301,7 +1303,7 @@ static PSI_UNUSED int64_t psi_os_calendar(void)
 }
 
 #ifdef PSOCKET_NO_TLS
-#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any; so a build without it links with ws2_32 alone */
+#define psi_os_random(p, n) ((void)(p), (void)(n), -1) /* only TLS wants any, and another library with it */
 #else
 static PSI_UNUSED int psi_os_random(void *p, size_t n)
 {
@@ -1342,7 +1344,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { (void)m; }
 /* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. */
 static int psi_os_thread(unsigned(__stdcall *run)(void *), void *arg, int *os)
 {
-    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses the C library */
+    uintptr_t thread = _beginthreadex(NULL, 0, run, arg, 0, NULL); /* not CreateThread: run uses libc */
     *os = thread ? 0 : (int)GetLastError();
     if (thread) CloseHandle((HANDLE)thread);
     return thread ? 0 : PSOCKET_OS;
@@ -1367,8 +1369,8 @@ static intptr_t psi_os_file_open(const char *path)
 {
     wchar_t w[PSI_OS_PATH];
     if (!psi_os_wide(path, w)) return -1;
-    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
-                                 FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
+    return (intptr_t)CreateFileW(w, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                                 OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL); /* INVALID_HANDLE_VALUE is -1 */
 }
 
 static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
@@ -1379,7 +1381,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 
 #define psi_os_file_close(file) CloseHandle((HANDLE)(file))
 
-/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+/* Calls each for every file of a folder until it answers other than 0. PSOCKET_FILE: that cannot be read. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     wchar_t w[PSI_OS_PATH];
@@ -1404,7 +1406,7 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* An environment variable as UTF-8, NULL if it is not set. One that is too long reads as a file that does not exist. */
+/* An environment variable as UTF-8, NULL if it is not set. One that is too long names no file that exists. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
     wchar_t w[PSI_OS_PATH], wide_name[PSI_OS_PATH];
@@ -1416,10 +1418,10 @@ static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 #endif
 
 #else
-/*--- POSIX ----------------------------------------------------------------------------------------------------------*/
+/*--- POSIX ----------------------------------------------------------------------------------------------*/
 
 #if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
-#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or compile with -D_GNU_SOURCE"
+#error "psocket: include psocket.h with PSOCKET_IMPLEMENTATION before any system header, or use -D_GNU_SOURCE"
 #endif
 
 #include <arpa/inet.h>
@@ -1496,7 +1498,7 @@ typedef struct ip_mreqn psi_os_mreq;
 
 #ifdef SOCK_NONBLOCK
 #if defined(__linux__) && defined(__GLIBC__) && !defined(__USE_GNU)
-extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden when system headers came before this file */
+extern int accept4(int, struct sockaddr *, socklen_t *, int); /* hidden if system headers came before */
 #endif
 #define psi_os_raw_socket(domain, type) socket(domain, (type) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
 #define psi_os_raw_pair(fds) socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds)
@@ -1516,8 +1518,8 @@ static int psi_os_make_ready(int fd)
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL, 0) | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC) ? -1 : 0;
 }
 
-/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE answers the
-   text, everybody else's a status. */
+/* The system's text for one of its error numbers. strerror_r comes in two shapes: glibc's with _GNU_SOURCE
+   answers the text, everybody else's a status. */
 static const char *psi_os_text(int e, char *buf, size_t size)
 {
 #if defined(__GLIBC__) && defined(__USE_GNU)
@@ -1545,11 +1547,12 @@ static PSI_UNUSED int64_t psi_os_clock(void)
 
 /*--- POSIX: threads */
 
-/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a program's own
-   name is whatever it was started by. */
+/* Keeps the shared library that this code is in loaded: a thread may outlive dlclose. RTLD_NOLOAD since a
+   program's own name is whatever it was started by. */
 static PSI_UNUSED void psi_os_pin(void)
 {
-#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && (defined(__USE_GNU) || !defined(__GLIBC__))
+#if defined(PSI_OS_PLUGGABLE) && defined(RTLD_NODELETE) && defined(RTLD_NOLOAD) && \
+    (defined(__USE_GNU) || !defined(__GLIBC__))
     static const char anchor = 0;
     Dl_info info;
     if (dladdr((const void *)&anchor, &info) && info.dli_fname)
@@ -1569,7 +1572,7 @@ static PSI_UNUSED void psi_os_mutex_free(psi_os_mutex *m) { pthread_mutex_destro
 #define PSI_OS_THREAD(name, arg) static void *name(void *arg) /* ends with return 0 */
 #define psi_os_atfork(before, after) pthread_atfork(before, after, after)
 
-/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals stay with the application's threads. */
+/* Runs run(arg), a PSI_OS_THREAD, on a new thread that nobody joins. Signals go to the application's. */
 static int psi_os_thread(void *(*run)(void *), void *arg, int *os)
 {
     pthread_t thread;
@@ -1604,7 +1607,7 @@ static ptrdiff_t psi_os_file_read(intptr_t file, void *p, size_t n)
 
 #define psi_os_file_close(file) close((int)(file))
 
-/* Calls each for every file of a folder until it answers other than 0; the folder cannot be read: PSOCKET_FILE. */
+/* Calls each for every file of a folder until it answers other than 0. PSOCKET_FILE: that cannot be read. */
 static int psi_os_files(const char *path, int (*each)(void *ctx, const char *file), void *ctx)
 {
     char full[PSI_OS_PATH];
@@ -1623,8 +1626,8 @@ static int psi_os_files(const char *path, int (*each)(void *ctx, const char *fil
     return result;
 }
 
-/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it: setuid,
-   setgid, file capabilities. */
+/* An environment variable, NULL if it is not set, or if whoever started this program has fewer rights than it:
+   setuid, setgid, file capabilities. */
 static const char *psi_os_getenv(const char *name, char buf[PSI_OS_PATH])
 {
 #if defined(__linux__)
@@ -1679,7 +1682,7 @@ typedef uint8_t psi_os_octet;
 static int64_t psi_os_now(void) { return PSOCKET_NOW(); }
 static PSI_UNUSED int64_t psi_os_wallclock(void) { return PSOCKET_WALLCLOCK(); }
 /* Up to 256 bytes. */
-static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) == 0 ? 0 : PSOCKET_NO_ENTROPY; }
+static PSI_UNUSED int psi_os_entropy(void *p, size_t n) { return PSOCKET_ENTROPY(p, n) ? PSOCKET_NO_ENTROPY : 0; }
 
 /*--- errors */
 
@@ -1738,7 +1741,7 @@ static void psi_err_set(psocket_error *e, int code, int os, const char *text)
     snprintf(e->text, sizeof e->text, "%s", text);
 }
 
-/* Adds the reason to the sentence in *e (may be empty): what the system calls its error, or else the code's own text. */
+/* Adds the reason to the sentence in *e (may be empty): the system's text for its error, or the code's own. */
 static void psi_err_why(psocket_error *e)
 {
     char why[128];
@@ -1754,8 +1757,8 @@ static PSI_UNUSED int psi_err_code(psocket_error *e, int code)
     return code;
 }
 
-/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1: none), or
-   with the system's number and the reason behind the sentence. */
+/* The same with a sentence in place of the text (NULL: none): with the TLS alert that was sent or received (-1:
+   none), or with the system's number and the reason behind the sentence. */
 #define psi_err_alert(e, code, alert, ...) psi_err_say(e, code, -1, alert, __VA_ARGS__)
 #define psi_err_os(e, code, os, ...) psi_err_say(e, code, os, -1, __VA_ARGS__)
 PSI_PRINTF(5, 6)
@@ -1848,7 +1851,7 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
     return r;
 }
 
-/* Files that are handed over one after the other, until each answers less than 0; more than 0: there was a certificate. */
+/* Files are handed over one after the other, until each answers less than 0; more: there was a certificate. */
 typedef struct psi_os_walk {
     int (*each)(void *ctx, const void *data, size_t len);
     void *ctx;
@@ -1871,8 +1874,8 @@ static int psi_os_walk_file(void *ctx, const char *path)
     return r < 0 ? r : 0;
 }
 
-/* Hands each the contents of every file of a folder: how many held a certificate. PSOCKET_FILE if it cannot be read. */
-static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *data, size_t len), void *ctx, int *os)
+/* Hands each the contents of every file of a folder: how many held a certificate, or an error. */
+static int psi_os_readdir(const char *path, int (*each)(void *, const void *, size_t), void *ctx, int *os)
 {
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_files(path, psi_os_walk_file, &w);
@@ -1883,7 +1886,7 @@ static int psi_os_readdir(const char *path, int (*each)(void *ctx, const void *d
 /*--- the system's trust store */
 
 #ifdef _WIN32
-/* Whether the store's own settings let a root vouch for TLS servers: some are there for signed code or mail only. */
+/* Whether the store's own settings let a root vouch for TLS servers: some are for signed code or mail only. */
 static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
 {
     DWORD i, size = 0;
@@ -1903,8 +1906,8 @@ static int psi_os_trusted_for_tls(const CERT_CONTEXT *cert)
     return ok;
 }
 
-/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that none has
-   met on this machine is not there. */
+/* Windows' own store. Windows adds a root to it when one of its own programs first meets it: a public root that
+   none has met on this machine is not there. */
 static int psi_os_trust_store(psi_os_walk *w)
 {
     const CERT_CONTEXT *cert = NULL, *bad;
@@ -1971,7 +1974,7 @@ static int psi_os_walk_list(void *ctx, const char *list)
 }
 
 /* What an environment variable names, if it is set: then it must bring something. */
-static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w, const char *value), psocket_error *e)
+static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *, const char *), psocket_error *e)
 {
     char buf[PSI_OS_PATH];
     const char *value = psi_os_getenv(name, buf);
@@ -1979,15 +1982,16 @@ static int psi_os_walk_env(psi_os_walk *w, const char *name, int (*walk)(void *w
     if (!value) return 0;
     r = walk(w, value);
     if (!r && w->found == before) r = PSOCKET_TLS_NO_TRUST;
-    if (r == PSOCKET_TLS_NO_TRUST && !w->os) return psi_err(e, r, "%s=%.200s holds no certificate", name, value);
+    if (r == PSOCKET_TLS_NO_TRUST && !w->os)
+        return psi_err(e, r, "%s=%.200s holds no certificate", name, value);
     return r ? psi_err_os(e, r, w->os, "%s=%.200s brings no trust anchors", name, value) : 0;
 }
 
-/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE and
-   SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and brings nothing is
-   an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there is none, PSOCKET_NOMEM,
-   PSOCKET_DESCRIPTORS, or what each answered. */
-static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len), void *ctx, psocket_error *e)
+/* Hands each the contents of every file, or every DER certificate, of the system's trust store: SSL_CERT_FILE
+   and SSL_CERT_DIR (a list) if set, as with OpenSSL, else where the system has it. A variable that is set and
+   brings nothing is an error. *e (may be NULL) tells the reason of every error: PSOCKET_TLS_NO_TRUST if there
+   is none, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS, or what each answered. */
+static int psi_os_systrust(int (*each)(void *, const void *, size_t), void *ctx, psocket_error *e)
 {
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_walk_env(&w, "SSL_CERT_FILE", psi_os_walk_file, e);
@@ -1999,8 +2003,10 @@ static int psi_os_systrust(int (*each)(void *ctx, const void *data, size_t len),
 }
 
 #elif !defined(PSOCKET_NO_TLS)
-#define psi_os_readfile(path, data, len, os) ((void)(path), *(data) = NULL, *(len) = 0, *(os) = 0, (int)PSOCKET_UNSUPPORTED)
-#define psi_os_readdir(path, each, ctx, os) ((void)(path), (void)(each), (void)(ctx), *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_readfile(path, data, len, os) \
+    ((void)(path), *(data) = NULL, *(len) = 0, *(os) = 0, (int)PSOCKET_UNSUPPORTED)
+#define psi_os_readdir(path, each, ctx, os) \
+    ((void)(path), (void)(each), (void)(ctx), *(os) = 0, (int)PSOCKET_UNSUPPORTED)
 #define psi_os_systrust(each, ctx, e) ((void)(each), (void)(ctx), psi_err(e, PSOCKET_TLS_NO_TRUST, NULL))
 #endif
 
@@ -2129,12 +2135,12 @@ static PSI_UNUSED psi_addr psi_os_loopback(void)
 /* The name of an end of a socket, with zeros behind it: its length, or an error. */
 static int psi_os_name(psocket_fd fd, int remote, psi_os_sockaddr *sa)
 {
-    int os;
+    int os, r;
     socklen_t n = sizeof *sa;
     memset(sa, 0, sizeof *sa);
-    if (remote ? PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n) : PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n))
-        return psi_os_why(&os);
-    return (int)n;
+    if (remote) r = PSI_SYS(getpeername)((psi_os_int)fd, &sa->sa, &n);
+    else r = PSI_SYS(getsockname)((psi_os_int)fd, &sa->sa, &n);
+    return r ? psi_os_why(&os) : (int)n;
 }
 
 static PSI_UNUSED int psi_os_getname(psocket_fd fd, int remote, psi_addr *a, char *path, size_t path_size)
@@ -2172,7 +2178,8 @@ static int psi_os_group4(psocket_fd fd, const uint8_t *group, uint32_t index)
     psi_os_mreq m;
     memset(&m, 0, sizeof m);
     if (psi_os_mreq_at(&m, index)) return -1;
-    if (!group) return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
+    if (!group)
+        return psi_os_setopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &PSI_OS_MREQ_IF(&m), sizeof PSI_OS_MREQ_IF(&m));
     memcpy(&m.imr_multiaddr, group, 4);
     return psi_os_setopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
 }
@@ -2217,13 +2224,13 @@ static int psi_os_socket(psocket_fd *out, int family, int udp, int *os)
     return psi_os_setup(out, fd, !udp && family != PSI_UNIX, os);
 }
 
-/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no stream,
-   datagram socket or listener. */
+/* Makes a descriptor that exists already like those made here: *kind tells what it is. INVALID for what is no
+   stream, datagram socket or listener. */
 static PSI_UNUSED int psi_os_adopt(psocket_fd fd, int *kind, int *os)
 {
     int type = 0, listens = 0, r = psi_os_getint(fd, SO_TYPE, &type, os);
     if (r && r != PSOCKET_OS) return r;
-    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket, or no descriptor at all */
+    if (type != SOCK_STREAM && type != SOCK_DGRAM) return PSOCKET_INVALID; /* or no socket at all */
     r = psi_os_getint(fd, SO_ACCEPTCONN, &listens, os);
     if (r && r != PSOCKET_UNSUPPORTED) return r; /* a system that does not tell has no listeners to adopt */
     *kind = type == SOCK_DGRAM ? PSI_OS_DATAGRAM : listens ? PSI_OS_LISTENER : PSI_OS_STREAM;
@@ -2255,14 +2262,14 @@ static int psi_os_connect(psocket_fd fd, const psi_addr *a, const char *path, in
     return *os == PSI_E(EINPROGRESS) || *os == PSI_E(EINTR) ? PSOCKET_WANT_WRITE : r;
 }
 
-/* poll: more than 0 if any has revents, 0 also after a signal (then *os is not 0). What is no descriptor has POLLNVAL. */
+/* poll: above 0 if any has revents, 0 also after a signal (*os is not 0 then). No descriptor: POLLNVAL. */
 static int psi_os_wait(struct pollfd *p, int n, int ms, int *os)
 {
     int i, type, bad = 0, ignored, r = psi_os_raw_poll(p, n, ms);
     *os = 0;
     if (r >= 0) return r;
     r = psi_os_failed(0, os);
-    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the whole call: its owner must hear of it */
+    for (i = 0; r && !PSI_OS_UNIX && i < n; i++) { /* one that is none fails the call: its owner must hear */
         p[i].revents = psi_os_getint((psocket_fd)p[i].fd, SO_TYPE, &type, &ignored) ? POLLNVAL : 0;
         bad += p[i].revents != 0;
     }
@@ -2287,7 +2294,7 @@ static PSI_UNUSED int psi_os_events(int revents)
     return ((revents & ~POLLOUT) ? PSOCKET_READ : 0) | ((revents & ~POLLIN) ? PSOCKET_WRITE : 0);
 }
 
-/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1 if one is ready. A signal may end the wait early with 0; *os is not 0 then. */
+/* Waits for any of up to PSOCKET_POLLSET_MAX descriptors: 1, or 0, also after a signal (*os is not 0 then). */
 static int psi_os_poll(const psocket_pollfd *fds, int n, int ms, int *os)
 {
     struct pollfd p[PSOCKET_POLLSET_MAX];
@@ -2309,7 +2316,7 @@ static int psi_os_connect_result(psocket_fd fd, int *os)
     if (r <= 0) return r < 0 ? r : PSOCKET_WANT_WRITE;
     if (PSI_SYS(getsockopt)((psi_os_int)fd, SOL_SOCKET, SO_ERROR, (char *)&e, &n)) e = PSI_OS_ERRNO;
     r = e ? 0 : psi_os_meets(fd, fd);
-    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself (simultaneous open) */
+    if (r > 0) e = PSI_E(ECONNREFUSED); /* where nobody listens, a connect can meet itself */
     *os = e = psi_os_connect_errno(e);
     return e ? psi_os_code(e) : r;
 }
@@ -2335,7 +2342,7 @@ static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode)
 }
 #else
 #define psi_os_inode(path) ((void)(path), (uint64_t)0)
-static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t inode) { return path || inode ? PSOCKET_UNSUPPORTED : 0; }
+static PSI_UNUSED int psi_os_unlink(const char *path, uint64_t i) { return path || i ? PSOCKET_UNSUPPORTED : 0; }
 #endif
 
 /* An IPv6 wildcard that takes IPv4 as well; others may bind to the same address; no stream. */
@@ -2361,7 +2368,7 @@ static int psi_os_bind(psocket_fd fd, const psi_addr *a, const char *path, int f
     return psi_os_raw_bind((psi_os_int)fd, &sa.sa, (socklen_t)n) ? psi_os_why(os) : 0;
 }
 
-/* backlog: the length of the queue, which the system cuts to its most. path: of a Unix-domain socket, which is made by bind. */
+/* The system cuts the backlog to its most. path: of a Unix-domain socket, which is made by bind. */
 static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
 {
     int r = PSI_SYS(listen)((psi_os_int)fd, backlog) ? psi_os_why(os) : 0;
@@ -2369,7 +2376,7 @@ static int psi_os_listen(psocket_fd fd, const char *path, int backlog, int *os)
     return r;
 }
 
-/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows them to be. */
+/* PSOCKET_WANT_READ when nobody waits. Connections that died in the queue are skipped, as POSIX allows. */
 static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, int *os)
 {
     int tries, r;
@@ -2399,7 +2406,7 @@ static int psi_os_accept(psocket_fd listener, psocket_fd *out, psi_addr *peer, i
 #define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on the socket instead; elsewhere there is no such signal */
 #endif
 
-/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: who sent a datagram, or NULL. */
+/* Bytes received, 0 at the end of a stream, PSOCKET_WANT_READ, or an error. from: a datagram's sender. */
 static ptrdiff_t psi_os_get(psocket_fd fd, void *p, size_t n, psi_os_sockaddr *from, int *os)
 {
     struct sockaddr *sa = from ? &from->sa : NULL;
@@ -2443,15 +2450,16 @@ static PSI_UNUSED uint32_t psi_os_interface(const char *name)
     return psi_number(&n, name, name + strlen(name), 7) ? n : (uint32_t)psi_os_raw_nametoindex(name);
 }
 
-/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is probed after
-   `keepalive` seconds, and given up after as many again. */
+/* Gives a fresh descriptor its settings, but those that psi_os_bind and psi_os_join take. A silent peer is
+   probed after `keepalive` seconds, and given up after as many again. */
 static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_os_settings *set, int *os)
 {
     enum { ALIVE, PROBE, PROBES, CAST, HOPS, NOLOOP, LEAVE }; /* streams', then datagrams' */
     static const struct { uint16_t is, level, name; } table[] = {
         { ALIVE, SOL_SOCKET, SO_KEEPALIVE },
 #if defined(TCP_KEEPIDLE) && !defined(_WIN32)
-        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL }, { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
+        { ALIVE, IPPROTO_TCP, TCP_KEEPIDLE }, { PROBE, IPPROTO_TCP, TCP_KEEPINTVL },
+        { PROBES, IPPROTO_TCP, TCP_KEEPCNT },
 #endif
         { CAST, SOL_SOCKET, SO_BROADCAST }, { HOPS, IPPROTO_IP, IP_MULTICAST_TTL },
         { NOLOOP, IPPROTO_IP, IP_MULTICAST_LOOP }, { LEAVE, IPPROTO_IP, IP_MULTICAST_IF },
@@ -2462,8 +2470,8 @@ static PSI_UNUSED int psi_os_set(psocket_fd fd, int family, int udp, const psi_o
     };
     const psocket_options *o = &set->opt;
     int alive = o->keepalive < 32767 ? o->keepalive : 32767; /* Linux takes no more */
-    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl, o->multicast_noloop,
-                           (int)set->interface_index };
+    const int values[] = { alive, (alive + 2) / 3, 3 * !!alive, o->broadcast, o->multicast_ttl,
+                           o->multicast_noloop, (int)set->interface_index };
     size_t i;
     if (family == PSI_UNIX) return 0;
     if ((unsigned)o->multicast_ttl > 255) return PSOCKET_INVALID;
@@ -2507,7 +2515,8 @@ static void psi_os_close_pair(psocket_fd fds[2])
 #if PSI_OS_UNIX
 static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
 {
-    int two[2] = { -1, -1 }, r = psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1]) ? psi_os_why(os) : 0;
+    int two[2] = { -1, -1 }, r = 0;
+    if (psi_os_raw_pair(two) || psi_os_fresh(two[0]) || psi_os_fresh(two[1])) r = psi_os_why(os);
     fds[0] = two[0];
     fds[1] = two[1];
     if (r) psi_os_close_pair(fds);
@@ -2529,7 +2538,8 @@ static PSI_UNUSED int psi_os_pair(psocket_fd fds[2], int *os)
     if (!r) r = psi_os_connect(fds[0], &a, NULL, os);
     if (r == PSOCKET_WANT_WRITE) r = 0;
     for (tries = 0; !r; tries++) {
-        r = tries < 32 && psi_os_poll(&wait, 1, 1000, os) ? psi_os_accept(wait.fd, &fds[1], &a, os) : PSOCKET_TIMEOUT;
+        if (tries == 32 || !psi_os_poll(&wait, 1, 1000, os)) r = PSOCKET_TIMEOUT;
+        if (!r) r = psi_os_accept(wait.fd, &fds[1], &a, os);
         if (!r) r = psi_os_meets(fds[0], fds[1]);
         if (r > 0) break;
         if (r == PSOCKET_WANT_READ) r = 0;
@@ -2653,8 +2663,8 @@ typedef struct psi_os_poller {
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for events from
-   now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for
+   events from now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
@@ -2672,7 +2682,7 @@ static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int 
     w->events = events;
     if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
-    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* the descriptor was closed and its number given to another */
+    if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* it was closed and its number given to another */
         before = 0;
         r = epoll_ctl((int)p->fd, EPOLL_CTL_ADD, (int)w->fd, &ev);
     }
@@ -2762,7 +2772,8 @@ static int psi_os_set_grow(psi_os_poller *p)
     int cap = p->cap * 2 + 8;
     size_t used = (size_t)p->count, n = (size_t)cap;
     struct pollfd *fds = (struct pollfd *)psi_realloc(p->fds, 0, n * sizeof *fds);
-    psi_os_watch **watches = (psi_os_watch **)psi_realloc(p->watches, used * sizeof *watches, n * sizeof *watches);
+    psi_os_watch **watches = p->watches;
+    watches = (psi_os_watch **)psi_realloc(watches, used * sizeof *watches, n * sizeof *watches);
     if (fds) p->fds = fds;
     if (watches) p->watches = watches;
     if (!fds || !watches) return PSOCKET_NOMEM;
@@ -2827,16 +2838,16 @@ static int psi_os_poller_new(psi_os_poller *p, int *os)
     return r;
 }
 
-/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always be rung. Not
-   to be on in psi_os_poller_wait. */
+/* While on, the poller's descriptor is readable although nothing that it watches is ready: the bell can always
+   be rung. Not to be on in psi_os_poller_wait. */
 static PSI_UNUSED void psi_os_poller_busy(psi_os_poller *p, int on)
 {
     int os;
     if (p->fd != -1) psi_os_poller_ctl(p, &p->ear, PSOCKET_READ | (on ? PSOCKET_WRITE : 0), &os);
 }
 
-/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0) or the bell,
-   or an error. */
+/* Waits up to ms (-1: for ever) and stores what is ready: how many, 0 also after a signal (then *os is not 0)
+   or the bell, or an error. */
 static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms, int *os)
 {
     int i, n;
@@ -3120,7 +3131,7 @@ static void psi_addr_normalise(psi_addr *a)
     }
 }
 
-/* Reads a numeric address of n characters; IPv6 without or with [brackets], and with an optional numeric %scope. 1 or 0. */
+/* Reads a numeric address of n characters, if IPv6 perhaps with [brackets] and a numeric %scope. 1 or 0. */
 static int psi_addr_parse(psi_addr *a, const char *s, size_t n)
 {
     const char *end = s + n, *zone;
@@ -3160,34 +3171,35 @@ static const char *psi_addr_path(const char *s)
     return strncmp(s, "unix:", 5) ? NULL : s + 5;
 }
 
-/* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS": *a is set; *port only if the text has one. 0 or PSOCKET_INVALID. */
+/* Splits "ADDRESS:PORT", "[V6]:PORT" or "ADDRESS"; *port is set only if there is one. 0 or PSOCKET_INVALID. */
 static int psi_addr_parse_port(psi_addr *a, const char *s, int *port)
 {
     const char *colon = strrchr(s, ':');
     uint32_t v;
     if (psi_addr_parse(a, s, strlen(s))) return 0;
     if (!colon || !psi_number(&v, colon + 1, s + strlen(s), 5) || v > 65535) return PSOCKET_INVALID;
-    if (!psi_addr_parse(a, s, (size_t)(colon - s)) || (a->family == PSI_IP6 && *s != '[')) return PSOCKET_INVALID;
+    if (!psi_addr_parse(a, s, (size_t)(colon - s))) return PSOCKET_INVALID;
     *port = (int)v;
-    return 0;
+    return a->family == PSI_IP6 && *s != '[' ? PSOCKET_INVALID : 0;
 }
 
 /*==================================================================================================
  * >>dns
- * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may be first to
- * go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the bell, whose descriptor the
- * socket waits for. Lookups by the system have a helper thread each, up to PSOCKET_RESOLVER_THREADS; more of them queue.
- * A socket that lets go of its lookup gives the thread's place to the next; the thread itself ends when the system answers.
+ * Names to addresses. A psocket_resolve has two owners, the socket that asked and whoever answers; both may
+ * be first to go. Everything shared between them is guarded by psi_dns_lock. The end of a lookup rings the
+ * bell, whose descriptor the socket waits for. Lookups by the system have a helper thread each, up to
+ * PSOCKET_RESOLVER_THREADS; more of them queue. A socket that lets go of its lookup gives the thread's place
+ * to the next; the thread itself ends when the system answers.
  *================================================================================================*/
 
 #define PSI_DNS_HOST 256 /* longest name, RFC 1035 2.3.4, or path, with its NUL */
-/* Most threads whose answer nobody waits for any more; others keep their places. With 32 bits stacks fill the memory. */
+/* Most threads whose answer nobody waits for any more. With 32 bits their stacks fill the memory. */
 #define PSI_DNS_LOST ((sizeof(void *) < 8 ? 1 : 4) * PSOCKET_RESOLVER_THREADS)
 
 struct psocket_resolve {
     psocket_resolve *next; /* in psi_dns_queue */
     psocket_fd bell[2];    /* the socket's; -1 if the answer was there at once, or nobody waits for it */
-    long thread;           /* the process of the thread that has it; 0: none, or its place is the next one's already */
+    long thread;           /* the process whose thread has it; 0: none, or its place is the next one's already */
     int owners, os, count;
     int code; /* PSOCKET_WANT_READ: there is no answer yet */
     psi_addr addrs[PSOCKET_ADDRESSES];
@@ -3196,15 +3208,15 @@ struct psocket_resolve {
 
 static psi_os_mutex psi_dns_lock = PSI_OS_MUTEX_INIT;
 
-/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any more; and
-   whose they are: they do not survive fork. */
+/* Lookups that wait for a thread, in the order asked; threads that somebody waits for, and that nobody does any
+   more; and whose they are: they do not survive fork. */
 static psocket_resolve *psi_dns_queue;
 static int psi_dns_threads, psi_dns_lost;
 static PSI_UNUSED long psi_dns_process;
 
-/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them: families
-   alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one family has taken more
-   than its half of the room, the other one takes it back. */
+/* Adds an address that is not there yet: 0 or PSOCKET_LIMIT. They are kept in the order in which to try them:
+   families alternate, beginning with the first that came, the system's choice (RFC 8305 section 4). Where one
+   family has taken more than its half of the room, the other one takes it back. */
 static int psi_dns_add(void *resolve, const psi_addr *address)
 {
     psocket_resolve *r = (psocket_resolve *)resolve;
@@ -3238,8 +3250,8 @@ static void psi_dns_answer(psocket_resolve *r, int code)
 
 PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code)
 {
-    if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM && code != PSOCKET_CLOSED_HERE)
-        code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
+    if (code && code != PSOCKET_DNS_NOT_FOUND && code != PSOCKET_DNS_TEMPORARY && code != PSOCKET_NOMEM &&
+        code != PSOCKET_CLOSED_HERE) code = PSOCKET_DNS; /* not one of ours: getaddrinfo's, perhaps */
     psi_os_lock(&psi_dns_lock);
     if (r) psi_dns_answer(r, code);
     psi_os_unlock(&psi_dns_lock);
@@ -3269,7 +3281,7 @@ PSI_OS_THREAD(psi_dns_worker, unused)
         psi_dns_queue = r->next;
         r->thread = psi_os_process();
         psi_os_unlock(&psi_dns_lock);
-        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks only once there is an answer */
+        code = psi_os_resolve(r->host, psi_dns_add, r, &r->os); /* the socket looks once that is over */
         psi_os_lock(&psi_dns_lock);
         lost = !r->thread;
         psi_dns_answer(r, code);
@@ -3280,7 +3292,7 @@ PSI_OS_THREAD(psi_dns_worker, unused)
     return 0;
 }
 
-/* Under the lock: gives the queue a thread, if there may be one more. If there is none at all, that is their answer. */
+/* Under the lock: gives the queue one more thread, if it may have one. If there is none, that is their answer. */
 static void psi_dns_serve(void)
 {
     psocket_resolve *r;
@@ -3367,9 +3379,9 @@ static int psi_dns_is_localhost(const char *host, size_t n)
     return n >= len && psi_same_nocase(host + n - len, name, len) && (n == len || host[n - len - 1] == '.');
 }
 
-/* Starts to resolve host. What is known without asking anybody is there at once: a path, a numeric address, and, unless the
-   application resolves, this machine. Others go through fn or the system. The caller owns *out and ends it with
-   psi_dns_release. */
+/* Starts to resolve host. What is known without asking anybody is there at once: a path, a numeric address,
+   and, unless the application resolves, this machine. Others go through fn or the system. The caller owns *out
+   and ends it with psi_dns_release. */
 static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolve_fn fn, void *user)
 {
     const char *path = psi_addr_path(host);
@@ -9792,11 +9804,11 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /*==================================================================================================
  * >>watch
- * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all watches by the time
- * when they want to be looked at, and the hot ring of those to be looked at. It knows nothing of sockets, so that one can
- * take its descriptors out before it closes them; >>poll does the looking. A socket's watch is part of it, those of
- * foreign descriptors and timers are the application's. Sockets call what is here through the poller, so that a program
- * that makes no poller links none.
+ * What a poller is made of: a watch for each socket, foreign descriptor and timer in it, a heap of all
+ * watches by the time when they want to be looked at, and the hot ring of those to be looked at. It knows
+ * nothing of sockets, so that one can take its descriptors out before it closes them; >>poll does the
+ * looking. A socket's watch is part of it, those of foreign descriptors and timers are the application's.
+ * Sockets call what is here through the poller, so that a program that makes no poller links none.
  *================================================================================================*/
 
 #define PSI_EVENTS 64 /* most events a poller hands out at once */
@@ -9858,7 +9870,7 @@ struct psocket_poller {
     void (*unwatch)(psocket_watch *w); /* what a socket in it calls: psi_watch_unwatch, */
     void (*leave)(psocket_watch *w);   /* psi_watch_leave, */
     void (*tell)(psocket_watch *w);    /* psi_poll_tell */
-    psocket_watch *given[PSI_EVENTS]; /* whose events are in the array handed out last; NULL: taken out meanwhile */
+    psocket_watch *given[PSI_EVENTS]; /* whose events were handed out last; NULL: taken out meanwhile */
     psocket_event events[PSI_EVENTS];
 };
 
@@ -9933,7 +9945,7 @@ static void psi_watch_times(psocket_watch *w, int64_t due, int64_t wake)
 
 /*--- descriptors */
 
-/* Has the system watch this descriptor in one of the places of w, NULL: none. First what was there has to go. */
+/* Has the system watch this descriptor, NULL: none, in one of the places of w. First what was there has to go. */
 static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollfd *want, int first)
 {
     psocket_fd fd = want ? want->fd : -1;
@@ -9944,11 +9956,12 @@ static int psi_watch_put(psocket_watch *w, psi_os_watch *at, const psocket_pollf
     }
     at->fd = fd;
     at->owner = w;
-    return fd == -1 || at->events == want->events ? 0 : psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
+    if (fd == -1 || at->events == want->events) return 0;
+    return psi_os_poller_ctl(&w->poller->os, at, want->events, &os);
 }
 
-/* Has the system watch exactly these n descriptors for w. They may change places, so that none is added before all others
-   are gone. */
+/* Has the system watch exactly these n descriptors for w. They may change places, so that none is added before
+   all others are gone. */
 static int psi_watch_set(psocket_watch *w, const psocket_pollfd *fds, int n)
 {
     int i, first, e, r = 0, more = PSOCKET_POLLSET_MAX - 1;
@@ -9980,7 +9993,8 @@ static int psi_watch_join(psocket_poller *p, psocket_watch *w)
 {
     if (p->count == p->cap) {
         int cap = p->cap * 2 + 16;
-        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, (size_t)p->count * sizeof *heap, (size_t)cap * sizeof *heap);
+        size_t used = (size_t)p->count * sizeof *p->heap, size = (size_t)cap * sizeof *p->heap;
+        psocket_watch **heap = (psocket_watch **)psi_realloc(p->heap, used, size);
         if (!heap) return PSOCKET_NOMEM;
         p->heap = heap;
         p->cap = cap;
