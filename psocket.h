@@ -213,11 +213,11 @@ typedef struct psocket_error {
     char text[512];    /* one sentence for people, never empty when code is not 0 */
 } psocket_error;
 
-/* Resolves a host name for the application, in place of getaddrinfo. Called once per connect; call
-   psocket_resolve_add and psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
+/* Resolves a host name in place of getaddrinfo, once per connect: call psocket_resolve_add and
+   psocket_resolve_done on r, at once or later, from any thread. host is valid until done. */
 typedef void (*psocket_resolve_fn)(void *user, psocket_resolve *r, const char *host);
 
-/* Options of a socket. All zero is a blocking TCP socket without a time limit. No number may be negative. Strings are copied. */
+/* Options of a socket. All zero: blocking TCP without a time limit. No negative numbers. Strings are copied. */
 typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
@@ -244,7 +244,7 @@ typedef struct psocket_options {
                                  long as a listener; may be NULL */
 } psocket_options;
 
-/* A certificate chain (leaf first) and its private key: PEM text, or DER. A length of 0 means NUL-terminated PEM. */
+/* A certificate chain (leaf first) and its private key: PEM text, or DER. Length 0: NUL-terminated PEM. */
 typedef struct psocket_identity {
     const void *chain;
     size_t chain_len;
@@ -323,8 +323,8 @@ typedef struct psocket_tlsinfo {
     int64_t peer_not_before, peer_not_after;
 } psocket_tlsinfo;
 
-/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid until the
-   next call on the socket. */
+/* What a handshake asks while calls answer PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE. Pointers are valid
+   until the next call on the socket. */
 typedef struct psocket_question {
     int kind;                    /* PSOCKET_WANT_DECISION or PSOCKET_WANT_SIGNATURE */
     psocket_certinfo peer;       /* decision: the peer's certificate, */
@@ -346,19 +346,19 @@ typedef struct psocket_pollfd {
     int events; /* PSOCKET_READ | PSOCKET_WRITE */
 } psocket_pollfd;
 
-/* A transport of your own: what carries a stream in place of a descriptor. user is what psocket_open was given. No
-   function may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
+/* A transport: what carries a stream in place of a descriptor. user is what psocket_open was given. No function
+   may be NULL, wait, or call psocket for the socket that it carries. *os: a system's error number, if any. */
 typedef struct psocket_transport {
     /* Stores up to n bytes that have come: how many, 0 at the stream's end, PSOCKET_WANT_READ, or an error. */
     ptrdiff_t (*get)(void *user, void *p, size_t n, int *os);
-    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0 when that is out. */
+    /* Takes up to n bytes: how many, PSOCKET_WANT_WRITE, or an error. n 0: hands on what it holds, 0: out. */
     ptrdiff_t (*put)(void *user, const void *p, size_t n, int *os);
     /* No more will be put: 0, PSOCKET_WANT_WRITE, or an error. */
     int (*finish)(void *user, int *os);
     /* The socket lets go of the transport; called once, last. */
     void (*close)(void *user);
-    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait, *ms 0
-       if one would not now. Something has to tell: a descriptor or a time. */
+    /* As psocket_pollset: what to wait for until a get (PSOCKET_READ) or put (PSOCKET_WRITE) would not wait,
+       *ms 0 if one would not now. Something has to tell: a descriptor or a time. */
     int (*wants)(void *user, int events, psocket_pollfd *fds, int cap, int *ms);
 } psocket_transport;
 
@@ -370,36 +370,36 @@ typedef struct psocket_event {
 
 /* --- sockets ---------------------------------------------------------------------------------------------------- */
 
-/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path). Blocks
-   until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call carries on. Names
-   are resolved off this thread and addresses raced (RFC 8305); localhost is answered here. Paths: POSIX, else
-   PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing is sent, and nobody but the
-   peer is heard: members of a group answer who sends from psocket_listen's socket with psocket_setpeer. On error *out
-   is NULL and opt->error tells. Free *out with psocket_free. opt may be NULL. */
+/* Connects to host (an IPv4 or IPv6 address, a name, or "unix:/path") and port (1 to 65535; 0 with a path).
+   Blocks until connected; nonblocking: *out is set at once and psocket_step, psocket_wait or a data call
+   carries on. Names are resolved off this thread and addresses raced (RFC 8305); localhost is answered here.
+   Paths: POSIX, else PSOCKET_UNSUPPORTED; "unix:@name" is an abstract name on Linux. With options.udp nothing
+   is sent, and nobody but the peer is heard: members of a group answer who sends from psocket_listen's socket
+   with psocket_setpeer. On error *out is NULL and opt->error tells; else psocket_free it. opt may be NULL. */
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt);
 
 /* Listens on port (0: any free one) of address: NULL for all, an IP address, "address:port", "[v6]:port" or
-   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does not
-   block. Accepted sockets inherit opt. */
+   "unix:/path". With options.udp: a UDP socket, whose peer is the sender of the datagram last received. Does
+   not block. Accepted sockets inherit opt. */
 PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, const psocket_options *opt);
 
-/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's. PSOCKET_INVALID if s
-   is no listener. An error is also told in the listener's options.error. */
+/* Takes a listener's next connection. Blocks, or answers PSOCKET_WANT_READ. *out is the caller's.
+   PSOCKET_INVALID if s is no listener. An error is also told in the listener's options.error. */
 PSOCKET_API int psocket_accept(psocket *s, psocket **out);
 
-/* 1 if the next psocket_accept will not wait, 0 if it would, or an error: PSOCKET_INVALID if s is no listener. Never blocks. */
+/* 1 if psocket_accept would not wait, 0 if it would, or an error (no listener: INVALID). Never blocks. */
 PSOCKET_API int psocket_hasconnection(psocket *s);
 
-/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a listener
-   or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it nonblocking for the
-   system. Does not block. */
+/* Makes a socket of a descriptor that exists: a connected stream (from inetd, socketpair, another library), a
+   listener or a UDP socket. side: PSOCKET_CLIENT or _SERVER, for TLS. Owns fd on success only, and makes it
+   nonblocking for the system. Does not block. */
 PSOCKET_API int psocket_adopt(psocket **out, psocket_fd fd, int side, const psocket_options *opt);
 
-/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it is
-   closed with the socket, on success only. */
+/* Makes a stream socket on a transport of your own. *t must outlive it, user goes to each of its functions; it
+   is closed with the socket, on success only. */
 PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt);
 
-/* A stream socket carried by another one (TLS within TLS, for proxies). Takes ownership of carrier, on success only. */
+/* A stream socket carried by another one (TLS within TLS, for proxies). Owns carrier, on success only. */
 PSOCKET_API int psocket_wrap(psocket **out, psocket *carrier, const psocket_options *opt);
 
 /* Two connected stream sockets of this process; the first counts as client. Free each. */
@@ -407,20 +407,21 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
-/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or WANT_*;
-   under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what is sent first
-   in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a stream takes len 0
-   for nothing. After an error psocket_geterror tells how many bytes had been taken. */
+/* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
+   WANT_*, from which its time runs; under TLS they may wait in the socket until psocket_flush,
+   psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
+   together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
+   psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
 /* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
 PSOCKET_API int psocket_flush(psocket *s);
 
-/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer, until the
-   next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty datagram), WANT_*, or,
-   once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED, RESET, TIMEOUT (retry),
-   CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of a peer that is gone. Receive until
-   WANT_READ where many sockets move much: the buffer then serves the next one at once. */
+/* Takes the oldest chunk: one transport read, TLS record or datagram. *data points into the socket's buffer,
+   until the next call on s or the next psocket_poller_wait of its poller. Returns its length (0: an empty
+   datagram), WANT_*, or, once all chunks are taken, how the stream ended: PSOCKET_CLOSED (cleanly), TRUNCATED,
+   RESET, TIMEOUT (retry), CLOSED_HERE. A clean end stays one, also when a later psocket_send meets the reset of
+   a peer that is gone. With many busy sockets receive until WANT_READ: the next one gets the buffer at once. */
 PSOCKET_API ptrdiff_t psocket_recv(psocket *s, const void **data);
 
 /* Like psocket_recv but leaves the chunk and never waits: PSOCKET_WANT_READ if there is none. */
@@ -429,12 +430,12 @@ PSOCKET_API ptrdiff_t psocket_peek(psocket *s, const void **data);
 /* Puts a copy in front of all chunks. data may be what psocket_recv just returned. 0 or an error. */
 PSOCKET_API int psocket_unrecv(psocket *s, const void *data, size_t len);
 
-/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first nothing
-   is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
+/* Takes exactly n bytes, across chunks, also more than recv_limit. If the stream ends or the time passes first
+   nothing is taken: retry, or fetch the rest with psocket_recv. Data as in psocket_recv. */
 PSOCKET_API ptrdiff_t psocket_read(psocket *s, size_t n, const void **data);
 
-/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more than
-   recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
+/* Takes all up to and including delimiter (NUL-terminated, not empty), at most max bytes, which may be more
+   than recv_limit: PSOCKET_LIMIT, and nothing is taken, if it is not within them. Otherwise as psocket_read. */
 PSOCKET_API ptrdiff_t psocket_read_until(psocket *s, const char *delimiter, size_t max, const void **data);
 
 /* Bytes received and not yet taken. Never blocks, does not read. */
@@ -443,10 +444,10 @@ PSOCKET_API size_t psocket_pending(const psocket *s);
 /* Half-close: ends the sending direction (TLS: close_notify first) after all sent data; receiving goes on. */
 PSOCKET_API int psocket_shutdown(psocket *s);
 
-/* Closes without waiting (TLS: close_notify if it can be sent at once). Keys are wiped. Chunks received stay readable,
-   then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a reset, which can
-   take from it what was sent last: who has answered before all was read ends in stages: psocket_shutdown, then
-   psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
+/* Closes without waiting (TLS: close_notify if it can leave at once). Keys are wiped. Chunks received stay
+   readable, then every call answers PSOCKET_CLOSED_HERE. Safe to call again. A peer that still sends hears a
+   reset, which can take from it what was sent last: who has answered before all was read ends in stages:
+   psocket_shutdown, psocket_recv until it answers neither data nor WANT_*, within a time limit, then this. */
 PSOCKET_API void psocket_close(psocket *s);
 
 /* Closes and frees. NULL is fine. */
@@ -515,8 +516,8 @@ PSOCKET_API int psocket_tls_loadsessions(psocket_tls *tls, const void *data, siz
 
 /* --- state ------------------------------------------------------------------------------------------------------ */
 
-/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64 bytes hold
-   any IP address, 128 a path. PSOCKET_INVALID while not connected. */
+/* The peer's (UDP: last sender's) port and address without brackets, IPv4-mapped as IPv4. ip may be NULL; 64
+   bytes hold any IP address, 128 a path. PSOCKET_INVALID while not connected. */
 PSOCKET_API int psocket_getpeer(const psocket *s, char *ip, size_t ip_size, int *port);
 
 /* The same of the local end; valid while open. */
@@ -540,12 +541,12 @@ PSOCKET_API void psocket_settimeout(psocket *s, int timeout_ms);
 /* Switches between blocking and nonblocking. */
 PSOCKET_API void psocket_setnonblocking(psocket *s, int on);
 
-/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection waits); -1 if
-   s has none, or not yet. It stays s's own. */
+/* The descriptor, for options of the system and foreign loops (a listener's is readable when a connection
+   waits); -1 if s has none, or not yet. It stays s's own. */
 PSOCKET_API psocket_fd psocket_getfd(const psocket *s);
 
-/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its code, 0 if
-   none. Functions of a const psocket only ask, and leave it. */
+/* Copies the last error that a call answered for s, other than WANT_*, into *e (may be NULL) and returns its
+   code, 0 if none. Functions of a const psocket only ask, and leave it. */
 PSOCKET_API int psocket_geterror(const psocket *s, psocket_error *e);
 
 /* A constant text for a code; "unknown code" for others, as those of TLS are with PSOCKET_NO_TLS. */
@@ -556,53 +557,56 @@ PSOCKET_API const char *psocket_codename(int code);
 
 /* --- waiting ---------------------------------------------------------------------------------------------------- */
 
-/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or an error.
-   Never blocks. */
+/* Carries on whatever is pending: resolving, connecting, handshaking, flushing. 0 when nothing is, WANT_*, or
+   an error. Never blocks. */
 PSOCKET_API int psocket_step(psocket *s);
 
-/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE) would not
-   answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0 when the time has
-   passed, or an error. Drives connecting and handshaking, and returns events when that is done. Too little for the
-   psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal ends the wait: PSOCKET_SIGNAL. */
+/* Waits up to ms milliseconds (-1: for ever) until a call of the kind events (PSOCKET_READ | PSOCKET_WRITE)
+   would not answer WANT. Returns the events that are ready (an ended socket is, and one whose time is over), 0
+   when the time has passed, or an error. Drives connecting and handshaking, and returns events when that is
+   done. Too little for the psocket_read that wanted more is told once. With PSOCKET_SIGNAL in events a signal
+   ends the wait: PSOCKET_SIGNAL. */
 PSOCKET_API int psocket_wait(psocket *s, int events, int ms);
 
-/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in: the longest
-   wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step or the data call
-   again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
+/* For foreign loops: stores up to cap descriptors to wait for if the caller wants events, and lowers *ms (in:
+   the longest wait, -1 for ever) to the next deadline, or 0 when a call would not wait. Then call psocket_step
+   or the data call again. Returns how many there are, at most PSOCKET_POLLSET_MAX, or an error. */
 #define PSOCKET_POLLSET_MAX 10
 PSOCKET_API int psocket_pollset(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms);
 
-/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered. One thread
-   at a time, but for psocket_poller_wake. */
+/* A set of sockets, foreign descriptors and timers: epoll, kqueue, poll, or select on Windows. Level-triggered.
+   One thread at a time, but for psocket_poller_wake. */
 PSOCKET_API int psocket_poller_new(psocket_poller **out);
 
 /* Frees the set; sockets and watches stay as they are. NULL is fine. */
 PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
-/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set before. Closing
-   or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a poller: PSOCKET_BUSY. On an error s
-   is in no poller but that other one. psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
+/* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
+   before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
+   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
-/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once timeout_ms
-   have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1: nothing for now).
-   Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a signal has interrupted the wait.
-   Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w, if it was set, waits for nothing. */
+/* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once
+   timeout_ms have passed. *w is NULL at first, then the handle for what is set later (events 0, timeout_ms -1:
+   nothing for now). Take a descriptor out before you close it. With fd -1 events may be PSOCKET_SIGNAL: a
+   signal has interrupted the wait. Files that the system cannot wait for: PSOCKET_UNSUPPORTED. On an error *w,
+   if it was set, waits for nothing. */
 PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **w, psocket_fd fd, int events, int timeout_ms, void *user);
 
 /* Stops and frees a watch, before or after its poller. NULL is fine. */
 PSOCKET_API void psocket_watch_free(psocket_watch *w);
 
-/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait. Returns how
-   many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is reported once. What
-   is removed from the poller leaves an entry of user NULL, events 0. */
+/* Waits up to ms (-1: for ever). *events is the poller's own array, valid until the next psocket_poller_wait.
+   Returns how many there are, 0 when the time has passed or the poller was woken, or an error. A set timeout is
+   reported once. What is removed from the poller leaves an entry of user NULL, events 0. */
 PSOCKET_API int psocket_poller_wait(psocket_poller *p, const psocket_event **events, int ms);
 
 /* Makes a psocket_poller_wait, now or the next one, return. From any thread. */
 PSOCKET_API void psocket_poller_wake(psocket_poller *p);
 
-/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign loop; -1 if
-   the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
+/* The poller's own descriptor, readable when psocket_poller_wait(p, ..., 0) has work, for nesting in a foreign
+   loop; -1 if the system has none. *ms (may be NULL) is lowered to the next deadline as in psocket_pollset. */
 PSOCKET_API psocket_fd psocket_poller_getfd(psocket_poller *p, int *ms);
 
 /* --- the application's own resolver ------------------------------------------------------------------------------ */
@@ -616,7 +620,7 @@ PSOCKET_API void psocket_resolve_done(psocket_resolve *r, int code);
 /* Milliseconds of the monotonic clock that timeouts are measured with. */
 PSOCKET_API int64_t psocket_now(void);
 
-/* Frees what the process shares (the default TLS settings). Only when no socket is left; never needed before exit. */
+/* Frees what the process shares (default TLS settings). Only when no socket is left; not needed before exit. */
 PSOCKET_API void psocket_cleanup(void);
 
 #ifdef PSOCKET_LUA
@@ -639,7 +643,8 @@ PSOCKET_LUA_API int luaopen_psocket(struct lua_State *L);
 
 /*==================================================================================================
  * >>config
- * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os and >>lua.
+ * Defaults and detection, once. Below this section conditionals stand around whole functions only, but in >>os
+ * and >>lua.
  *================================================================================================*/
 
 #include <limits.h>
@@ -2870,10 +2875,10 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  *     buf | free | [header] skip [payload][header] skip [payload] | hole | raw bytes | free | cap
  *                  ^head                                          ^end     ^raw        ^tail
  *
- * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so that
- * records decrypted in place become chunks where they lie. The hole has room for one header at least. head == end means
- * no chunk. What was taken lies before head and stays readable until the next change. A ring that is empty owns no memory
- * once psi_ring_relax has run.
+ * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
+ * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
+ * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
+ * is empty owns no memory once psi_ring_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2943,7 +2948,7 @@ static void psi_ring_relax(psi_ring *r)
     if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
-/* Moves what is live to `buf`, which may be the ring's own, so that head is at `at` and the hole is as small as can be. */
+/* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
 static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
 {
     uint32_t chunks = r->end - r->head, raws = r->tail - r->raw, raw = at + chunks + PSI_RING_HEAD;
@@ -2960,8 +2965,8 @@ static void psi_ring_move(psi_ring *r, uint8_t *buf, uint32_t cap, uint32_t at)
     r->tail = raw + raws;
 }
 
-/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page: there the kernel's
-   copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes at tail, which is to be at the start of 64 bytes if n is worth it, but not of a page:
+   there the kernel's copy overtakes itself. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_reserve(psi_ring *r, size_t n)
 {
     uint32_t chunks = r->end - r->head, live = chunks + PSI_RING_HEAD + (r->tail - r->raw), need, cap = r->cap;
@@ -3012,8 +3017,8 @@ static uint32_t psi_ring_front(const psi_ring *r, const void **data)
     return psi_ring_get(r, r->head);
 }
 
-/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the rest can have
-   a header of its own without being touched. */
+/* Takes the first n bytes, perhaps all, of the oldest chunk. If some stay, those taken move down so that the
+   rest can have a header of its own without being touched. */
 static void psi_ring_take(psi_ring *r, uint32_t n, const void **data)
 {
     uint32_t at = psi_ring_payload(r, r->head), left = psi_ring_get(r, r->head) - n;
@@ -3048,7 +3053,7 @@ static void psi_ring_join(psi_ring *r, uint32_t n)
     else psi_ring_header(r, at + len, psi_ring_get(r, next), psi_ring_payload(r, next));
 }
 
-/* Puts a copy of n bytes in front of all chunks. They may be the ones taken last. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Puts a copy of n bytes, perhaps those just taken, in front of all. 0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_ring_unshift(psi_ring *r, const void *data, size_t n)
 {
     uint32_t live = r->tail - r->head, len = (uint32_t)n, room = len + PSI_RING_HEAD, at;
@@ -3083,9 +3088,9 @@ static PSI_UNUSED void psi_ring_undecode(psi_ring *r)
     memset(r->seen, 0, sizeof r->seen);
 }
 
-/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not there. The
-   oldest chunks are joined as needed. What a search has been through in vain the next one for the same delimiter, or the one
-   after that, leaves out, so that a peer who sends byte by byte costs no more than one who sends all at once. */
+/* Searches the chunks' bytes for a delimiter of m bytes within the first max: where it ends, 0 if it is not
+   there. The oldest chunks are joined as needed. What a search has been through in vain the next one for the
+   same delimiter, or the one after that, leaves out, so that byte by byte costs no more than all at once. */
 static uint32_t psi_ring_find(psi_ring *r, const void *delimiter, uint32_t m, uint32_t max)
 {
     const uint8_t *d = (const uint8_t *)delimiter, *p, *hit;
@@ -3422,9 +3427,9 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 #include <bearssl.h>
 
-/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst (4 checks
-   of P-256 each): 40; the rest is for wrong turns. A comparison of two names takes some 0.05 us for each 64 bytes, and a
-   certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
+/* What one verification may cost. An honest path has at most PSOCKET_CHAIN_DEPTH signatures, of P-384 at worst
+   (4 checks of P-256 each): 40; the rest is for wrong turns. Comparing two names takes 0.05 us for each 64
+   bytes, and a certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
 #define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
@@ -3432,8 +3437,8 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
 
-/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of NULL there, and
-   so does what is read from that: it is enough to look at the end. */
+/* Bytes in somebody else's memory. Readers take from the front; what is malformed leaves nothing and a p of
+   NULL there, and so does what is read from that: it is enough to look at the end. */
 typedef struct psi_x509_span {
     const uint8_t *p;
     size_t n;
@@ -3516,7 +3521,7 @@ static psi_x509_span psi_x509_element(psi_x509_span *in)
     return in->p ? all : *in;
 }
 
-/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER written in the one way there is (X.690 8.3.2, 8.19.2, 11)? */
+/* Is a BOOLEAN, INTEGER, BIT STRING or OBJECT IDENTIFIER in its only form (X.690 8.3.2, 8.19.2, 11)? */
 static int psi_x509_proper(int tag, psi_x509_span v)
 {
     int starts = 1;
@@ -3580,8 +3585,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
 #define PSI_OID_CE "\x03\x55\x1D"
 #define PSI_OID_AT "\x03\x55\x04"
 
-/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves are in
-   BearSSL's order. Extensions stand together, those that say what a key may do first. */
+/* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves
+   are in BearSSL's order. Extensions stand together, those that say what a key may do first. */
 #define PSI_X509_OIDS(X) \
     X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
     X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
@@ -3672,7 +3677,7 @@ static int psi_x509_repeats(psi_x509_span list, psi_x509_span oid)
     return 0;
 }
 
-/* The shape of what is in an element that has one though the shape around does not tell it; NULL if it has none. */
+/* The shape of what is in an element if the shape around does not tell it; NULL if it has none. */
 static PSI_APART const char *psi_x509_inner(int kind, int tag, psi_x509_span body)
 {
     int id;
@@ -3742,13 +3747,14 @@ static PSI_APART psi_x509_span psi_x509_take_letter(psi_x509_span *in, int lette
     return all;
 }
 
-/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which ) ends. ? is
-   before what may be missing, + before what is there once or more, up to the end, = before what goes to the next place of
-   *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an INTEGER, u one of 0 or more
-   without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of whole bytes, s an OCTET STRING, o an
-   OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText (RFC 5280 4.2.1.4), n a Name, g a GeneralName,
-   r what bounds such names, q a policy's qualifier, which stores its identifier if nobody knows it, x y z [0] to [2] of
-   whatever type, e any element, with its header, . all that follows. */
+/* Takes what has this shape, up to a ) of its own. ( { 0 1 2 3 begin a SEQUENCE, a SET, [0] to [3], which )
+   ends. ? is before what may be missing, + before what is there once or more, up to the end, = before what goes
+   to the next place of *out, malformed or not: its content, a p of NULL if it is missing. f is a BOOLEAN, i an
+   INTEGER, u one of 0 or more without leading zeros (0 is empty), w the same as [1], k a BIT STRING, b one of
+   whole bytes, s an OCTET STRING, o an OBJECT IDENTIFIER, p one that is not anyPolicy, a ASCII, t a DisplayText
+   (RFC 5280 4.2.1.4), n a Name, g a GeneralName, r what bounds such names, q a policy's qualifier, whose
+   identifier is stored if unknown, x y z [0] to [2] of whatever type, e any element, with its header, . all
+   that follows. */
 static const char *psi_x509_shape(psi_x509_span *in, const char *shape, psi_x509_span **out)
 {
     while (*shape && *shape != ')') {
@@ -3806,8 +3812,8 @@ static uint32_t psi_x509_name_hash(psi_x509_span name)
     return hash | 1;
 }
 
-/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in the two
-   ways that Unicode has for them, only the same bytes are surely the same. *value becomes its content, trimmed. */
+/* Is it text that every string type writes alike, printable ASCII? Of all else, as accents in T61String or in
+   the two ways of Unicode, only the same bytes are surely the same. *value becomes its content, trimmed. */
 static int psi_x509_is_plain(psi_x509_span *value)
 {
     int tag = psi_x509_tag(*value);
@@ -3828,9 +3834,9 @@ static int psi_x509_folded(psi_x509_span *s)
     return c;
 }
 
-/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the bytes: an
-   authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new one (RFC 5280
-   4.1.2.4), and what it issued before names it in the old way; and who writes a constraint has other tools again. */
+/* Are two relative names the same? unsure if it depends on who reads them. Real chains need more than the
+   bytes: an authority whose tools changed writes PrintableString in its old certificate, UTF8String in its new
+   one (RFC 5280 4.1.2.4), and what it issued before names it in the old way; others write the constraints. */
 static int psi_x509_same_rdn(psi_x509_span a, psi_x509_span b, int unsure)
 {
     psi_x509_span va[3], vb[3]; /* type, value, other attributes, in the order of their encodings */
@@ -3872,15 +3878,6 @@ typedef struct psi_x509_text {
     size_t size, used;
 } psi_x509_text;
 
-static psi_x509_text psi_x509_text_in(char *p, size_t size)
-{
-    psi_x509_text t = PSI_ZERO;
-    t.p = p;
-    t.size = size;
-    *p = 0;
-    return t;
-}
-
 PSI_PRINTF(2, 3)
 static void psi_x509_put(psi_x509_text *t, const char *format, ...)
 {
@@ -3908,8 +3905,8 @@ static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *spe
     }
 }
 
-/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form, whose first
-   number holds two. */
+/* Writes what people call an object identifier; if that is nothing, or ends with a space, the dotted form,
+   whose first number holds two. */
 static void psi_x509_put_oid(psi_x509_text *t, psi_x509_span oid)
 {
     unsigned long v = 0, top;
@@ -3949,8 +3946,8 @@ static void psi_x509_put_name(psi_x509_text *t, psi_x509_span name)
 
 /* --- host names (RFC 9525) ------------------------------------------------ */
 
-/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last label of
-   digits would be an IP address to others. *.name is one only if wildcard. */
+/* Is it a host name? Labels of letters, digits, hyphens and (not in DNS, but in real life) underscores; a last
+   label of digits would be an IP address to others. *.name is one only if wildcard. */
 static int psi_x509_is_dns(psi_x509_span s, int wildcard)
 {
     size_t n, i;
@@ -4001,8 +3998,8 @@ static int psi_x509_ends_with(psi_x509_span s, psi_x509_span end)
     return s.n >= end.n && psi_same_nocase((const char *)s.p + s.n - end.n, (const char *)end.p, end.n);
 }
 
-/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped address is named
-   in both forms. */
+/* Does one subjectAltName entry name this host? 2 exactly, 1 by a wildcard (RFC 9525 6.3), 0 not. A mapped
+   address is named in both forms. */
 static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 {
     psi_x509_span rest = h->dns, ip = psi_x509_span_of(h->address.ip, h->address.family == PSI_IP4 ? 4 : 16);
@@ -4048,10 +4045,11 @@ enum { PSI_X509_PKCS1 = 1, PSI_X509_PSS, PSI_X509_ECDSA };
 enum { PSI_X509_SERVER_AUTH = 2, PSI_X509_CLIENT_AUTH = 4, PSI_X509_ANY_EKU = 8 };
 enum { PSI_X509_KU_SIGN = 0x80, PSI_X509_KU_CERT_SIGN = 0x04 }; /* bits of the extension's first byte */
 
-/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins only tells
-   more than one that failed at an issuer, and that more than one that ended. Of flaws, which a certificate has by itself,
-   the gravest is kept, of its kind the first: they matter if a signature by its issuer counts; unless the certificate is
-   trusted itself; whenever its key is used; always; and of the last not even the subject or the key could be read. */
+/* How grave it is that a rule was broken. Of paths, the low digit counts: one that failed in its dates or pins
+   only tells more than one that failed at an issuer, and that more than one that ended. Of flaws, a
+   certificate's own, the gravest is kept, of its kind the first: they matter if a signature by its issuer
+   counts; unless it is trusted itself; whenever its key is used; always; and of the last not even subject or
+   key could be read. */
 enum {
     PSI_X509_ENDED = 1, PSI_X509_BROKEN, PSI_X509_EXHAUSTED, PSI_X509_COMPLETE,
     PSI_X509_SIGNED = 0x12, PSI_X509_UNTRUSTED = 0x22, PSI_X509_USED = 0x32, PSI_X509_ALWAYS = 0x42,
@@ -4133,7 +4131,7 @@ typedef struct psi_x509_cert {
     psi_x509_alg alg;
     psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended;           /* key usage and extended key usage bits, -1 if the extension is absent */
+    int usage, extended; /* key usage and extended key usage bits; -1, all of them, if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
     int flaw;                      /* PSI_RULE_* */
     psi_x509_span flawed;          /* the extension that it is about */
@@ -4235,7 +4233,8 @@ static int psi_x509_read_rsa(psi_x509_cert *c, psi_x509_span in)
     bits = psi_x509_bit_length(n);
     if (bits < 2048) {
         psi_x509_demand(c, PSI_RULE_SMALL_KEY, 0);
-    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) || !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
+    } else if (bits > 4096 || bits % 8 || e.n > 4 || (e.n == 1 && e.p[0] < 3) ||
+               !(n.p[n.n - 1] & e.p[e.n - 1] & 1)) {
         psi_x509_demand(c, PSI_RULE_LARGE_KEY, 0);
     } else {
         c->key.key_type = BR_KEYTYPE_RSA;
@@ -4267,13 +4266,13 @@ static int psi_x509_read_key(psi_x509_cert *c)
     return 1;
 }
 
-/* Reads one extension that is known: 0 if it is malformed. Nobody here asks for policies, so any will do, and nothing comes
-   of how they map nor of what anyPolicy no longer means; but what is critical has to be understood. */
+/* Reads one extension that is known: 0 if it is malformed. Nobody asks for policies: any will do, and how they
+   map or what anyPolicy means changes nothing; but what is critical has to be understood. */
 static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, int critical)
 {
     static const char *const shapes[] = { /* in the order of PSI_X509_OIDS */
-        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))", "=(.)", "u",
-        "(+(og))"
+        "=k", "(?=f?=u)", "(?=0+(r))?=1+(r)))", "=(+o)", "=(?x?w)", "=(+g)", "=s", "=(+(o?(+q)))", "(+(pp))",
+        "=(.)", "u", "(+(og))"
     };
     psi_x509_span v[2] = {psi_x509_none, psi_x509_none}, one;
     int ok = psi_x509_read(in, shapes[id - PSI_OID_KEY_USAGE], v);
@@ -4304,7 +4303,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
         c->bounds[1] = v[1];
         c->constrains = 1 + critical;
         return ok && (v[0].n || v[1].n);
-    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the whole path, the second asks nothing of us */
+    case PSI_OID_POLICY_LIMITS: /* the first needs the policies of the path, the second asks nothing of us */
         psi_x509_demand(c, PSI_RULE_EXPLICIT, psi_x509_tag(v[0]) != 0x80);
         return ok && v[0].n;
     case PSI_OID_POLICIES:
@@ -4323,7 +4322,7 @@ static int psi_x509_read_extension(psi_x509_cert *c, int id, psi_x509_span in, i
 static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 {
     psi_x509_span v[3]; /* identifier, critical, value */
-    int left = PSI_X509_LIST, critical, id, known, before;
+    int left = PSI_X509_LIST, critical, id, known, rule, before;
     if (!list.n) list = psi_x509_none;
     while (list.n) {
         if (!psi_x509_read(psi_x509_element(&list), "(=o?=f=s)", v) || !left--) list = psi_x509_none;
@@ -4333,8 +4332,8 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
         psi_x509_demand(c, PSI_RULE_REPEATED, !psi_x509_repeats(list, v[0]));
         known = id >= PSI_OID_KEY_USAGE && id < PSI_OID_AIA + !critical;
         psi_x509_demand(c, PSI_RULE_CRITICAL, known || !critical);
-        psi_x509_demand(c, critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION,
-                        !known || psi_x509_read_extension(c, id, v[2], critical));
+        rule = critical || id <= PSI_OID_POLICY_LIMITS ? PSI_RULE_KEY_EXTENSION : PSI_RULE_EXTENSION;
+        psi_x509_demand(c, rule, !known || psi_x509_read_extension(c, id, v[2], critical));
         if (c->flaw != before) c->flawed = v[0];
     }
     psi_x509_demand(c, PSI_RULE_EXTENSIONS, list.p != NULL);
@@ -4397,7 +4396,8 @@ static int psi_x509_names(const psi_x509_cert *c, const psi_x509_host *h)
 static PSI_UNUSED void psi_x509_info(const psi_x509_cert *c, psocket_certinfo *info, char *buf, size_t buf_size)
 {
     size_t half = buf_size / 2;
-    psi_x509_text subject = psi_x509_text_in(buf, half), issuer = psi_x509_text_in(buf + half, half);
+    psi_x509_text subject = {buf, half, 0}, issuer = {buf + half, half, 0};
+    *subject.p = *issuer.p = 0;
     psi_x509_put_name(&subject, c->subject);
     psi_x509_put_name(&issuer, c->issuer);
     info->subject = subject.p;
@@ -4423,7 +4423,8 @@ static void psi_x509_mgf1(int hash, psi_x509_span seed, uint8_t *data, size_t n)
 }
 
 /* EMSA-PSS-ENCODE (RFC 8017 9.1.1) into em of n bytes, for keys of 8 n bits. */
-static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em, size_t n)
+static int psi_x509_pss_encode(const psi_x509_alg *alg, const uint8_t *digest, const uint8_t *salt, uint8_t *em,
+                               size_t n)
 {
     size_t len = psi_x509_hash_len(alg->hash), room = (size_t)alg->salt, db = n - len - 1;
     psi_x509_span parts[3] = {psi_x509_span_of("\0\0\0\0\0\0\0", 8), psi_x509_span_of(digest, len),
@@ -4461,9 +4462,10 @@ static int psi_x509_fits(int key_type, const psi_x509_alg *only, const psi_x509_
     return alg->kind == PSI_X509_ECDSA || !only->hash || (only->hash == alg->hash && only->salt <= alg->salt);
 }
 
-/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length. Of ECDSA it
-   has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
-static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest, psi_x509_span sig)
+/* Did the key of c make this signature over a digest of alg->hash? Of PSS alg->salt must be the salt's length.
+   Of ECDSA it has to be an Ecdsa-Sig-Value in DER (RFC 3279 2.2.3): BearSSL's own reader takes more. */
+static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, const uint8_t *digest,
+                           psi_x509_span sig)
 {
     size_t len = psi_x509_hash_len(alg->hash), n;
     psi_x509_span v[2]; /* r, s */
@@ -4471,8 +4473,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
     if (!psi_x509_fits(c->key.key_type, &c->only, alg)) return 0;
     if (alg->kind == PSI_X509_PSS) return psi_x509_check_pss(&c->key.key.rsa, alg, digest, sig);
     if (alg->kind == PSI_X509_PKCS1)
-        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa, raw) == 1 &&
-               memcmp(digest, raw, len) == 0;
+        return br_rsa_pkcs1_vrfy_get_default()(sig.p, sig.n, psi_x509_hash_oid(alg->hash), len, &c->key.key.rsa,
+                                               raw) == 1 && memcmp(digest, raw, len) == 0;
     n = psi_x509_curve_bytes(c->key.key.ec.curve);
     if (!psi_x509_read(sig, "(=u=u)", v) || !v[0].n || !v[1].n || v[0].n > n || v[1].n > n) return 0;
     memcpy(raw + n - v[0].n, v[0].p, v[0].n);
@@ -4482,8 +4484,8 @@ static int psi_x509_signed(const psi_x509_cert *c, const psi_x509_alg *alg, cons
 
 /* --- PEM ------------------------------------------------------------------ */
 
-/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END does not
-   match. BEGIN starts a line; blanks, a byte order mark and the dashes of a glued file may stand before it. */
+/* Takes the next block of a text: 1 and its label and body, 0 at the end, -1 if a block is cut off or its END
+   does not match. BEGIN starts a line, but for blanks, a byte order mark and the dashes of a glued file. */
 static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_span *body)
 {
     const uint8_t *p, *text = in->p;
@@ -4501,7 +4503,8 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     *in = psi_x509_after(*in, n + 5);
     *body = psi_x509_span_of(in->p, psi_x509_find(*in, "-----", 5));
     *in = psi_x509_after(*in, body->n);
-    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0) return -1;
+    if (in->n < n + 14 || memcmp(in->p, "-----END ", 9) != 0 || memcmp(in->p + 9, label->p, n + 5) != 0)
+        return -1;
     *in = psi_x509_after(*in, n + 14);
     return 1;
 }
@@ -4531,10 +4534,10 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
         }
     }
     held &= (1u << bits) - 1;
-    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits and two pads, two bytes 2 bits and one */
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes 2 bits, one */
 }
 
-/* DER starts with a SEQUENCE: one in the long form, which no text does, or one that is all there is (an EC key). */
+/* DER starts with a SEQUENCE: in the long form, as no text does, or one that is all there is (an EC key). */
 static int psi_x509_is_der(psi_x509_span s)
 {
     return (s.n >= 2 && s.p[0] == 0x30 && s.p[1] >= 0x80) || psi_x509_seq(s).p;
@@ -4559,8 +4562,8 @@ static void psi_x509_chain_free(psi_x509_chain *c)
 enum { PSI_X509_CHAIN, PSI_X509_ANCHORS, PSI_X509_ANYTHING };
 
 /* Appends a copy of a certificate, parsed: 0, PSOCKET_NOMEM. Of a peer's and one's own there are no more than
-   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one that can be
-   read: PSOCKET_TLS_PEM. */
+   PSOCKET_CHAIN_BYTES: PSOCKET_CERT_LIMIT; an anchor that is known is not appended again, and has to be one
+   that can be read: PSOCKET_TLS_PEM. */
 static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, size_t len)
 {
     size_t size = c->count * sizeof *c->certs, i;
@@ -4571,7 +4574,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0) certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4616,8 +4620,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
     return good ? 0
-        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a plain "
-                  "one of a TRUSTED CERTIFICATE)", name);
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a "
+                  "plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* --- private keys --------------------------------------------------------- */
@@ -4648,7 +4652,8 @@ static const char *psi_x509_key_rsa(psi_x509_key *k, psi_x509_span in)
     psi_x509_span v[FIELDS];
     int ok = psi_x509_read(in, "(=u=u=u=u=u=u=u=u=u=.)", v), i;
     if (v[VERSION].n) return "RSA private keys with more than two primes are not supported";
-    for (i = N; i < REST; i++) ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
+    for (i = N; i < REST; i++)
+        ok = ok && v[i].n && v[i].n <= (i < P ? v[N].n : i < DP ? 290 : v[i == DQ ? Q : P].n);
     if (v[N].n > 512) return "RSA private keys over 4096 bits are not supported";
     if (!ok || v[REST].n || !(v[P].p[v[P].n - 1] & v[Q].p[v[Q].n - 1] & 1)) return "malformed RSA private key";
     k->rsa.n_bitlen = (uint32_t)psi_x509_bit_length(v[N]);
@@ -4673,9 +4678,9 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
     psi_x509_span v[FIELDS], *d = &v[NUMBER];
     int ok = psi_x509_read(in, "(=u=s?0=.)?1=b))", v), named = v[CURVE].p ? psi_x509_curve(v[CURVE]) : curve;
     while (d->n && *d->p == 0) *d = psi_x509_after(*d, 1);
-    if (!ok || !PSI_X509_IS(v[VERSION], "\1") || !d->n || (curve && named != curve)) return "malformed EC private key";
-    if (!named) return PSI_X509_CURVES;
-    if (d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
+    ok = ok && PSI_X509_IS(v[VERSION], "\1") && d->n && (!curve || named == curve);
+    if (ok && !named) return PSI_X509_CURVES;
+    if (!ok || d->n > psi_x509_curve_bytes(named)) return "malformed EC private key";
     k->type = BR_KEYTYPE_EC;
     k->point = v[PUBLIC];
     k->ec.curve = named;
@@ -4690,7 +4695,7 @@ static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* attributes may follow */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
@@ -4720,7 +4725,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
         r = psi_x509_pem_next(&in, &label, &body);
     if (r < 0) return psi_err(e, PSOCKET_TLS_PEM, "malformed PEM in the private key");
     if (r == 0) return psi_err(e, PSOCKET_TLS_PEM, "no private key found: expected PEM text or DER");
-    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n || (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
+    if (psi_x509_find(label, "ENCRYPTED", 9) < label.n ||
+        (!is_der && psi_x509_find(body, "ENCRYPTED", 9) < body.n))
         return psi_err(e, PSOCKET_TLS_KEY, PSI_X509_ENCRYPTED);
     k->storage_size = body.n + 4;
     k->storage = (uint8_t *)psi_alloc(k->storage_size);
@@ -4733,8 +4739,8 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
     return psi_err(e, body.n ? PSOCKET_TLS_KEY : PSOCKET_TLS_PEM, "%s", why);
 }
 
-/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers, which are
-   secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
+/* Is a b 1 modulo m - less? m has n bytes, at most 290, b no more. Takes the same steps whatever the numbers,
+   which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
     uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
@@ -4767,8 +4773,8 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     return !wrong;
 }
 
-/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong together too
-   (RFC 8017 3.2): a key that is damaged would make faulty signatures, which give it away. This costs a small part of one. */
+/* Does the key belong to the certificate? The public halves are compared; of RSA, all numbers have to belong
+   together too (RFC 8017 3.2): a damaged key would make faulty signatures, which give it away. */
 static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 {
     const br_rsa_public_key *rsa = &c->key.key.rsa;
@@ -4792,69 +4798,48 @@ static int psi_x509_key_matches(const psi_x509_key *k, const psi_x509_cert *c)
 
 /* --- trust ---------------------------------------------------------------- */
 
-typedef struct psi_trust {
-    psi_x509_chain anchors;
-    int system; /* use psi_x509_system instead */
-} psi_trust;
-
 /* The system's anchors, loaded at first use and shared by all. */
-static psi_trust psi_x509_system;
+static psi_x509_chain psi_x509_system;
 static psi_os_mutex psi_x509_system_lock = PSI_OS_MUTEX_INIT;
 
 /* A text of a folder or of the system's: does it hold a certificate? */
-static int psi_trust_any(void *ctx, const void *text, size_t len)
+static int psi_x509_load_any(void *chain, const void *text, size_t len)
 {
-    int r = psi_x509_load(&((psi_trust *)ctx)->anchors, PSI_X509_ANYTHING, text, len, "", NULL);
+    int r = psi_x509_load((psi_x509_chain *)chain, PSI_X509_ANYTHING, text, len, "", NULL);
     return r == PSOCKET_TLS_PEM ? 0 : r ? r : 1;
 }
 
-static void psi_trust_free(psi_trust *t)
-{
-    if (t) psi_x509_chain_free(&t->anchors);
-    psi_free(t);
-}
-
-/* Loads the anchors that the settings name; if they name none, the system's will be loaded at first use. */
-static int psi_trust_new(psi_trust **out, const psocket_tls_options *topt, psocket_error *e)
+/* Loads the anchors that the settings name, at least one; none if they name no source. */
+static int psi_x509_load_anchors(psi_x509_chain *c, const psocket_tls_options *topt, psocket_error *e)
 {
     const char *file = topt->ca_file, *dir = topt->ca_dir;
-    psi_trust *t = (psi_trust *)psi_alloc(sizeof *t);
     size_t len = topt->ca_len || !topt->ca ? topt->ca_len : strlen((const char *)topt->ca);
     char *data;
     int os, r = 0;
-    *out = NULL;
-    if (!t) return psi_err_code(e, PSOCKET_NOMEM);
-    t->system = !topt->ca && !file && !dir;
-    if (topt->ca) r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
+    if (topt->ca) r = psi_x509_load(c, PSI_X509_ANCHORS, topt->ca, len, "ca", e);
     if (!r && file) {
         r = psi_os_readfile(file, &data, &len, &os);
         if (r) psi_err_os(e, r, os, "cannot read the trust anchors in %s", file);
-        else r = psi_x509_load(&t->anchors, PSI_X509_ANCHORS, data, len, file, e);
+        else r = psi_x509_load(c, PSI_X509_ANCHORS, data, len, file, e);
         psi_free(data);
     }
-    if (!r && dir) {
-        r = psi_os_readdir(dir, psi_trust_any, t, &os);
-        if (r < 0) psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
-        else if (r == 0) r = psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
-        else r = 0;
-    }
-    if (r) psi_trust_free(t);
-    else *out = t;
-    return r;
+    if (r || !dir) return r;
+    r = psi_os_readdir(dir, psi_x509_load_any, c, &os);
+    if (r < 0) return psi_err_os(e, r, os, "cannot read the trust anchors in %s", dir);
+    return r ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
 }
 
-/* The trust to use: 0, PSOCKET_TLS_NO_TRUST, PSOCKET_NOMEM, PSOCKET_DESCRIPTORS. A system without anchors may get some. */
-static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_error *e)
+/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. Later it may have some. */
+static int psi_x509_trust(const psi_x509_chain **anchors, psocket_error *e)
 {
-    psi_x509_chain *anchors = &psi_x509_system.anchors;
     int r = 0;
-    *out = t->system ? &psi_x509_system : t;
-    if (!t->system) return 0;
+    if ((*anchors)->count) return 0;
+    *anchors = &psi_x509_system;
     psi_os_lock(&psi_x509_system_lock);
-    if (!anchors->count) {
-        r = psi_os_systrust(psi_trust_any, &psi_x509_system, e);
+    if (!psi_x509_system.count) {
+        r = psi_os_systrust(psi_x509_load_any, &psi_x509_system, e);
         if (r == PSOCKET_NOMEM) psi_err_code(e, r);
-        if (r) psi_x509_chain_free(anchors);
+        if (r) psi_x509_chain_free(&psi_x509_system);
     }
     psi_os_unlock(&psi_x509_system_lock);
     return r;
@@ -4864,20 +4849,20 @@ static int psi_x509_trust(const psi_trust *t, const psi_trust **out, psocket_err
 static PSI_UNUSED void psi_x509_cleanup(void)
 {
     psi_os_lock(&psi_x509_system_lock);
-    psi_x509_chain_free(&psi_x509_system.anchors);
+    psi_x509_chain_free(&psi_x509_system);
     psi_os_unlock(&psi_x509_system_lock);
 }
 
 /* --- the search for a path ------------------------------------------------ */
 
 typedef struct psi_x509_query {
-    psi_trust *trust;
+    const psi_x509_chain *anchors; /* none: the system's */
     const char *name;    /* DNS name or IP address the peer must have; NULL: any */
     int64_t now;         /* seconds since 1970 UTC */
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
-    int64_t until;       /* becomes the earliest end of the path's certificates (of the peer's own, without a path) */
+    int64_t until;       /* is lowered to the end of the path's certificates (of the peer's own, without a path) */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
@@ -4902,8 +4887,8 @@ static int psi_x509_fail(psi_x509_walk *w, int rule, const psi_x509_cert *c)
     return 0;
 }
 
-/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded subtree if any name it covers is. A
-   base with a leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
+/* Is a dNSName in the subtree base? -1: malformed. A wildcard is in an excluded one if any name it covers is. A
+   leading dot (not in RFC 5280, but common) permits the names below it only, and excludes that name too. */
 static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int excluded)
 {
     psi_x509_span rest;
@@ -4918,8 +4903,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     return psi_x509_ends_with(base, rest) && !memchr(base.p, '.', base.n - rest.n);
 }
 
-/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes its IPv6
-   form too, in whichever of them it is written. */
+/* Is an address in the subtree of an address and a mask? -1: malformed. What excludes an IPv4 address excludes
+   its IPv6 form too, in whichever of them it is written. */
 static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded)
 {
     size_t i, n = base.n / 2;
@@ -4941,8 +4926,8 @@ static int psi_x509_ip_within(psi_x509_span base, psi_x509_span ip, int excluded
     return i == from.n && i == ip.n;
 }
 
-/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what cannot be
-   told, and a name of a kind that is not evaluated if the constraints are critical. */
+/* Does a name break the constraints of ca, the permitted or the excluded ones (RFC 5280 4.2.1.10)? So does what
+   cannot be told, and a name of a kind that is not evaluated if the constraints are critical. */
 static int psi_x509_name_breaks(psi_x509_walk *w, const psi_x509_cert *ca, int tag, psi_x509_span name)
 {
     psi_x509_span list, base;
@@ -5008,18 +4993,19 @@ static int psi_x509_edge(psi_x509_walk *w, const psi_x509_cert *issuer, const ps
     return w->edges[i].good = good;
 }
 
-/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is used before
-   it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
+/* path[0..depth] leads to an anchor, path[depth]: checks signatures from the anchor down, so that no key is
+   used before it is certified, then whether one of the pinned keys is there, then dates. 1 if all is well. */
 static int psi_x509_complete(psi_x509_walk *w, int depth)
 {
     size_t k, pins = w->q->pin_count;
     uint8_t digest[32];
-    int i, good, pinned = pins == 0;
+    int i, good, rule, pinned = pins == 0;
     for (i = depth; i > 0; i--) {
         const psi_x509_cert *issuer = w->path[i], *child = w->path[i - 1];
         good = psi_x509_edge(w, issuer, child, 1);
         if (good < 0) return 0;
-        if (!good) return psi_x509_fail(w, psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY, child);
+        rule = psi_x509_fits_id(issuer, child) ? PSI_RULE_SIGNATURE : PSI_RULE_OTHER_KEY;
+        if (!good) return psi_x509_fail(w, rule, child);
     }
     for (i = 0; i <= depth && !pinned; i++) {
         w->work -= 16 + (long)(w->path[i]->spki.n / 16 + pins / 8);
@@ -5036,16 +5022,17 @@ static int psi_x509_complete(psi_x509_walk *w, int depth)
     return 1;
 }
 
-/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). An anchor of version 1 cannot tell. */
+/* The rule that c breaks as an authority above path[0..depth-1] (RFC 5280 6.1.4). Anchors of version 1 cannot
+   tell. */
 static int psi_x509_authority_rule(const psi_x509_walk *w, const psi_x509_cert *c, int anchor, int depth)
 {
     int i, below = 0;
-    if (c->subject.n <= 2 || (c->usage >= 0 && !(c->usage & PSI_X509_KU_CERT_SIGN)) ||
+    if (c->subject.n <= 2 || !(c->usage & PSI_X509_KU_CERT_SIGN) ||
         !(c->ca || (anchor && c->version < 2 && c->self_issued)))
         return PSI_RULE_NOT_CA;
     for (i = 1; i < depth; i++) below += !w->path[i]->self_issued;
     if (c->path_len >= 0 && below > c->path_len) return PSI_RULE_PATH_LENGTH;
-    if (c->extended < 0 || (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU))) return PSI_RULE_NONE;
+    if (c->extended & (PSI_X509_SERVER_AUTH << w->q->client | PSI_X509_ANY_EKU)) return PSI_RULE_NONE;
     return PSI_RULE_CA_NOT_SERVER + w->q->client;
 }
 
@@ -5079,8 +5066,8 @@ static int psi_x509_is_candidate(psi_x509_walk *w, const psi_x509_cert *c, int d
     return 1;
 }
 
-/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits by its key
-   identifier. 1 when there is one. */
+/* Looks for a way from path[depth-1] to an anchor: anchors first, then what was sent, of each first what fits
+   by its key identifier. 1 when there is one. */
 static int psi_x509_search(psi_x509_walk *w, int depth)
 {
     const psi_x509_cert *child = w->path[depth - 1], *c;
@@ -5107,7 +5094,7 @@ static int psi_x509_search(psi_x509_walk *w, int depth)
     return psi_x509_fail(w, depth == 1 ? PSI_RULE_SELF_SIGNED : PSI_RULE_NO_ROOT, child);
 }
 
-/* Why the key of a peer's own certificate cannot be used. BearSSL looks whether it is a point when it multiplies. */
+/* Why the key of a peer's own certificate cannot be used. BearSSL looks at a point when it multiplies. */
 static int psi_x509_key_rule(const psi_x509_cert *c)
 {
     const br_ec_public_key *ec = &c->key.key.ec;
@@ -5115,9 +5102,10 @@ static int psi_x509_key_rule(const psi_x509_cert *c)
     if (psi_x509_gravity(c) == PSI_X509_USED || !c->key.key_type) return c->flaw;
     if (c->key.key_type == BR_KEYTYPE_EC) {
         memcpy(point, ec->q, ec->qlen);
-        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1) return PSI_RULE_NO_POINT;
+        if (br_ec_get_default()->mul(point, ec->qlen, (const uint8_t *)"\1", 1, ec->curve) != 1)
+            return PSI_RULE_NO_POINT;
     }
-    return c->usage < 0 || (c->usage & PSI_X509_KU_SIGN) ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
+    return c->usage & PSI_X509_KU_SIGN ? PSI_RULE_NONE : PSI_RULE_NOT_SIGNING;
 }
 
 /* The rule that the peer's own certificate breaks as such. */
@@ -5126,13 +5114,13 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     psi_x509_host host;
     int rule = psi_x509_key_rule(c);
     if (rule) return rule;
-    if (c->extended >= 0 && !(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
+    if (!(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
     if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
     return PSI_RULE_NONE;
 }
 
-/* The verdict: w->rule and w->culprit. A failure of the name or a date is reported only when the path is otherwise good. */
+/* The verdict: w->rule and w->culprit. The name and dates are reported only if the path is otherwise good. */
 static void psi_x509_judge(psi_x509_walk *w)
 {
     const psi_x509_cert *leaf = &w->sent->certs[0];
@@ -5156,7 +5144,7 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    static const short alerts[][2] = { /* internal_error; unknown_ca; certificate_expired, _unknown; unsupported_certificate */
+    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, unsupported_ */
         {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
         {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
         {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
@@ -5218,8 +5206,9 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 {
     int code = psi_x509_rules[rule].code;
     char what[sizeof e->text], whose[200];
-    psi_x509_text t = psi_x509_text_in(what, sizeof what), label = psi_x509_text_in(whose, sizeof whose);
+    psi_x509_text t = {what, sizeof what, 0}, label = {whose, sizeof whose, 0};
     psi_x509_span san = c->san;
+    *whose = 0;
     if (rule == PSI_RULE_NAME) {
         psi_x509_put_names(&t, c, q->name);
     } else {
@@ -5242,17 +5231,16 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
 static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
-    const psi_trust *trust;
     int r, index;
     if (!chain->count) return psi_err_alert(e, PSOCKET_CERT_MISSING, 42, NULL);
     if (chain->certs[0].not_after < q->until) q->until = chain->certs[0].not_after;
     w = (psi_x509_walk *)psi_alloc(sizeof *w);
     if (!w) return psi_err_alert(e, PSOCKET_NOMEM, 80, NULL);
-    r = psi_x509_trust(q->trust, &trust, e);
+    w->anchors = q->anchors;
+    r = psi_x509_trust(&w->anchors, e);
     if (r && e) e->tls_alert = psi_x509_alert(r);
     if (!r) {
         w->q = q;
-        w->anchors = &trust->anchors;
         w->sent = chain;
         w->work = PSI_X509_WORK;
         w->signatures = PSI_X509_SIGNATURES;
@@ -5264,7 +5252,7 @@ static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psock
     return r;
 }
 
-/* Can the key of the peer's own certificate be used, whatever was decided about it? 0, or the reason with *e filled. */
+/* Can the key of the peer's own certificate be used, whatever was decided? 0, or the reason with *e filled. */
 static int psi_x509_usable(const psi_x509_cert *leaf, psocket_error *e)
 {
     int rule = psi_x509_key_rule(leaf);
@@ -5392,9 +5380,9 @@ static psi_reader psi_read_vector(psi_reader *r, size_t size, size_t min, size_t
 /* Is number in a list of 16-bit numbers? */
 static int psi_read_has(psi_reader list, unsigned number)
 {
-    for (; list.n > 1; list = psi_x509_after(list, 2))
-        if (((unsigned)list.p[0] << 8 | list.p[1]) == number) return 1;
-    return 0;
+    size_t i = 0;
+    while (i + 1 < list.n && ((unsigned)list.p[i] << 8 | list.p[i + 1]) != number) i += 2;
+    return i + 1 < list.n;
 }
 
 /* What a list consists of: behind its length of `size` bytes elements, at least `min` bytes of them, each of
@@ -5628,13 +5616,14 @@ static psi_os_mutex psi_prim_lock = PSI_OS_MUTEX_INIT;
 #else
 #define PSI_HAS_FAST_CHACHA 0
 #endif
+#define PSI_WIDE(of_64, of_32) (sizeof(void *) >= 8 ? (of_64) : (of_32))
 
 /* 0, or PSOCKET_UNSUPPORTED: a BearSSL that was built for something else. */
 static int psi_rec_prepare(void)
 {
     psi_primitives *p = &psi_prim;
     const br_block_ctr_class *aes;
-    int wide = sizeof(void *) >= 8, code;
+    int code;
     psi_os_lock(&psi_prim_lock);
     if (!p->aes) {
         aes = br_aes_x86ni_ctr_get_vtable();
@@ -5642,14 +5631,14 @@ static int psi_rec_prepare(void)
         p->ghash = br_ghash_pclmul_get();
         if (!p->ghash) p->ghash = br_ghash_pwr8_get();
         p->fast_aes = aes && p->ghash;
-        if (!p->ghash) p->ghash = wide ? br_ghash_ctmul64 : br_ghash_ctmul32;
+        if (!p->ghash) p->ghash = PSI_WIDE(br_ghash_ctmul64, br_ghash_ctmul32);
         p->chacha = br_chacha20_sse2_get();
         if (!p->chacha && !PSI_HAS_FAST_CHACHA) p->chacha = br_chacha20_ct_run;
         p->poly = br_poly1305_ctmulq_get();
-        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = wide ? br_poly1305_ctmul_run : br_poly1305_ctmul32_run;
-        p->aes = aes ? aes : wide ? &br_aes_ct64_ctr_vtable : &br_aes_ct_ctr_vtable;
+        if (!p->poly && !PSI_HAS_FAST_CHACHA) p->poly = PSI_WIDE(br_poly1305_ctmul_run, br_poly1305_ctmul32_run);
+        p->aes = aes ? aes : PSI_WIDE(&br_aes_ct64_ctr_vtable, &br_aes_ct_ctr_vtable);
     }
-    code = p->chacha && p->poly ? 0 : PSOCKET_UNSUPPORTED;
+    code = p->chacha && p->poly ? 0 : (int)PSOCKET_UNSUPPORTED;
     psi_os_unlock(&psi_prim_lock);
     return code;
 }
@@ -5691,10 +5680,10 @@ static void psi_key_move(psi_key *to, psi_key *from)
     psi_wipe(from, sizeof *from);
 }
 
-/* Overwrites what BearSSL's AES leaves on the stack: round keys. */
+/* Overwrites what BearSSL's AES leaves on the stack: round keys, 120 words where it has no instructions for them. */
 static PSI_APART void psi_key_scrub(void)
 {
-    uint8_t left[1280];
+    uint8_t left[160 * sizeof(void *)];
     psi_wipe(left, sizeof left);
 }
 
@@ -6353,7 +6342,7 @@ struct psocket_tls {
     int tickets; /* servers: how many with TLS 1.3; 0: none at all */
     psi_list suites, groups, schemes;
     uint16_t min_version, max_version, max_fragment; /* max_fragment 0: not limited */
-    psi_trust *trust;
+    psi_x509_chain anchors; /* its own; none: the system's */
     psi_tls_identity *identities;
     size_t identity_count;
     psi_writer alpn; /* as it stands in a hello */
@@ -6799,7 +6788,7 @@ static int psi_ext_schemes(psi_hs *h, psi_writer *w, psi_reader *r)
 /* certificate_authorities, RFC 8446 4.2.4: of the trust anchors that are ours, as many as a message holds. */
 static int psi_ext_authorities(psi_hs *h, psi_writer *w, psi_reader *r)
 {
-    const psi_x509_chain *all = &h->tls->trust->anchors;
+    const psi_x509_chain *all = &h->tls->anchors;
     uint32_t list;
     size_t i;
     (void)r;
@@ -7395,7 +7384,7 @@ static int psi_auth_judge(psocket_tls *tls, const psi_x509_chain *chain, const c
     psi_x509_query q = PSI_ZERO;
     int code;
     if (tls->insecure_no_verify && !tls->decide) return 0;
-    q.trust = tls->trust;
+    q.anchors = &tls->anchors;
     q.name = client || tls->insecure_no_name ? NULL : name;
     q.now = now;
     q.client = client;
@@ -7718,13 +7707,13 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
 {
     uint8_t flags = (uint8_t)((tls->insecure_no_verify ? 1 : 0) | (tls->insecure_no_name ? 2 : 0) |
                               (tls->decide ? 4 : 0));
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     const psi_x509_cert *cert;
     br_sha256_context all;
     size_t i;
     int code = 0;
     psi_os_lock(&tls->lock);
-    if (!tls->has_policy) code = psi_x509_trust(tls->trust, &trust, NULL);
+    if (!tls->has_policy) code = psi_x509_trust(&anchors, NULL);
     if (!tls->has_policy && code != PSOCKET_NOMEM && code != PSOCKET_DESCRIPTORS) { /* else there is no store */
         br_sha256_init(&all);
         br_sha256_update(&all, &flags, 1);
@@ -7733,8 +7722,8 @@ static int psi_session_policy(psocket_tls *tls, uint8_t out[32])
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "trust", 5);
-        for (i = 0; !code && i < trust->anchors.count; i++) {
-            cert = &trust->anchors.certs[i];
+        for (i = 0; !code && i < anchors->count; i++) {
+            cert = &anchors->certs[i];
             br_sha256_update(&all, cert->der.p, cert->der.n);
         }
         br_sha256_update(&all, "pins", 4);
@@ -9313,7 +9302,7 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls)
     }
     psi_sessions_free(&tls->client_sessions);
     psi_sessions_free(&tls->server_sessions);
-    psi_trust_free(tls->trust);
+    psi_x509_chain_free(&tls->anchors);
     psi_free(tls->identities);
     psi_write_free(&tls->alpn);
     psi_write_free(&tls->pins);
@@ -9483,9 +9472,9 @@ static int psi_tls_check(const psocket_tls_options *t, psocket_error *e)
 /* Servers that ask for certificates need something to verify them with. */
 static PSI_APART int psi_tls_can_verify(const psocket_tls *tls, psocket_error *e)
 {
-    const psi_trust *trust;
+    const psi_x509_chain *anchors = &tls->anchors;
     psocket_error why = PSI_ZERO;
-    int code = psi_x509_trust(tls->trust, &trust, &why);
+    int code = psi_x509_trust(&anchors, &why);
     if (!code || (code != PSOCKET_NOMEM && (tls->decide || tls->insecure_no_verify))) return 0;
     return psi_err(e, code, "client certificates cannot be verified: %s", why.text);
 }
@@ -9511,7 +9500,7 @@ static int psi_tls_fill(psocket_tls *tls, const psocket_tls_options *t, psocket_
     if (!code) code = psi_tls_versions(tls, t, e);
     if (!code) code = psi_tls_copy_lists(tls, t, e);
     if (!code) code = psi_tls_copy_identities(tls, t, e);
-    if (!code) code = psi_trust_new(&tls->trust, t, e);
+    if (!code) code = psi_x509_load_anchors(&tls->anchors, t, e);
     return code || tls->client_auth == PSOCKET_CLIENT_AUTH_NONE ? code : psi_tls_can_verify(tls, e);
 }
 
@@ -10028,8 +10017,9 @@ static void psi_watch_leave(psocket_watch *w)
 
 /*==================================================================================================
  * >>sock
- * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares. Nothing in this
- * section waits; the blocking calls of >>public wait between its steps. Every function leaves the socket usable or ended.
+ * The socket. psi_state says what it is doing, end_in and end_out how each direction of an open one fares.
+ * Nothing in this section waits; the blocking calls of >>public wait between its steps. Every function leaves
+ * the socket usable or ended.
  *================================================================================================*/
 
 #define PSI_SOCK_READ_LOG 12 /* the smallest read is 4 KB, unless PSOCKET_READ_SIZE is less */
@@ -10049,7 +10039,7 @@ enum psi_state {
     PSI_CLOSED       /* psocket_close ended them, likewise */
 };
 
-/* How the sending direction fares; the receiving one is open or ended. Negative: the code that it ended with. */
+/* How the sending direction fares; the receiving one is open or ended. Negative: the code of its end. */
 enum psi_end {
     PSI_FLOWS,       /* open */
     PSI_ENDING,      /* shut down: close_notify is to follow what was sent, */
@@ -10195,7 +10185,7 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left, which gives a send its time anew, also that of a carried socket; but once it is over it is over. */
+/* Bytes have left: a send has its time anew, also that of a carried socket; but once it is over it is over. */
 static void psi_sock_left(psocket *s)
 {
     for (; s; s = psi_sock_above(s))
@@ -10252,8 +10242,8 @@ static int psi_fd_finish(void *user, int *os)
     return ((psocket *)user)->udp ? 0 : psi_os_shutdown(((psocket *)user)->fd, os);
 }
 
-/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last: read it
-   away first, within reason. */
+/* Closing a descriptor with unread data makes the system send a reset, which can destroy what was sent last:
+   read it away first, within reason. */
 static void psi_fd_close(void *user)
 {
     psocket *s = (psocket *)user;
@@ -10378,8 +10368,8 @@ static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
 
 /*--- what goes out */
 
-/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in that case
-   what it sent still ends as it would have. Returns what is to be answered. */
+/* The transport has failed to send. A peer that ended its direction first is told from one that broke off: in
+   that case what it sent still ends as it would have. Returns what is to be answered. */
 static int psi_sock_cannot_put(psocket *s, int code, int os)
 {
     s->broken = code != PSOCKET_CLOSED;
@@ -10389,7 +10379,7 @@ static int psi_sock_cannot_put(psocket *s, int code, int os)
     return psi_sock_note(s, code, os);
 }
 
-/* Hands sealed bytes to the transport, and has it hand on what it holds: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
+/* Has sealed bytes, and what the transport holds, leave: 0 when all is out, PSOCKET_WANT_WRITE, or an error. */
 static int psi_sock_flush(psocket *s)
 {
     int os = 0;
@@ -10415,7 +10405,7 @@ static int psi_sock_flush(psocket *s)
     return psi_sock_cannot_put(s, (int)n, os);
 }
 
-/* Seals n bytes as records of this type behind what waits in out. more: others will follow before it is flushed. */
+/* Seals n bytes as records of this type behind what waits in out. more: others follow before the flush. */
 static int psi_sock_seal(psocket *s, int type, const void *data, size_t n, int more)
 {
     psi_secure *t = s->of.tls;
@@ -10460,8 +10450,8 @@ static void psi_sock_relax(psocket *s)
     if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
 }
 
-/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for. 0,
-   PSOCKET_NOMEM or PSOCKET_LIMIT. */
+/* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
+   0, PSOCKET_NOMEM or PSOCKET_LIMIT. */
 static int psi_sock_reserve(psocket *s, size_t n)
 {
     psocket_poller *p = s->watch.poller;
@@ -10517,8 +10507,8 @@ static void psi_sock_decode(psocket *s)
     }
 }
 
-/* How much to ask the transport for when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
-   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: what is asked for otherwise. */
+/* How much to read when `have` bytes of a record are there, whose header tells how many are missing (RFC 5246
+   6.2.1, RFC 8446 5.1): these, and as much more as needs no larger buffer. n: otherwise. */
 static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
 {
     const uint8_t *p = have < 5 ? NULL : r->buf + r->raw;
@@ -10529,8 +10519,8 @@ static uint32_t psi_sock_rest(const psi_ring *r, uint32_t have, uint32_t n)
     return n > rest ? n : rest;
 }
 
-/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than the largest
-   read. */
+/* How much to ask the transport for, and *room: how much has to fit, which is more if a record is longer than
+   the largest read. */
 static uint32_t psi_sock_read_size(const psocket *s, uint32_t *room)
 {
     const psi_ring *r = &s->ring;
@@ -10562,7 +10552,7 @@ static void psi_sock_arrived(psocket *s, uint32_t got, uint32_t want)
     if (psi_sock_rec(s)) psi_sock_decode(s);
 }
 
-/* The stream has ended (code 0 or CLOSED) or broken. If sending found it broken first, the system has told its error already. */
+/* The stream has ended (code 0 or CLOSED) or broken. If sending found it so first, its error has been told. */
 static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
@@ -10573,8 +10563,8 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
     if (!s->broken) psi_sock_note(s, code, os);
 }
 
-/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the ring is full;
-   or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
+/* Reads once from the transport. 1: something came (perhaps the end); PSOCKET_WANT_READ; PSOCKET_LIMIT: the
+   ring is full; or an error, of which only PSOCKET_NOMEM and those of UDP end nothing. */
 static int psi_sock_fill(psocket *s)
 {
     int os = 0, r;
@@ -10600,7 +10590,7 @@ static int psi_sock_fill(psocket *s)
 
 /*--- sending */
 
-/* Encrypts some of the data, and less of it where there is no memory for more: how many bytes, or what keeps it from that. What
+/* Encrypts some of the data, less where memory is short: how many bytes, or what keeps it from that. What
    is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
@@ -10817,8 +10807,8 @@ static int psi_sock_too_late(psocket *s)
 
 /*--- handshaking */
 
-/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused us and has
-   closed already hears nothing more, but its alert is still to be read. */
+/* Sends what the handshake has to say: 0 when all is out, PSOCKET_WANT_WRITE, or an error. A peer that refused
+   us and has closed already hears nothing more, but its alert is still to be read. */
 static int psi_sock_speak(psocket *s)
 {
     const uint8_t *p;
@@ -10957,8 +10947,8 @@ static int psi_sock_step(psocket *s)
     return psi_is_want(r) && psi_sock_late(s, 0) ? psi_sock_too_late(s) : r;
 }
 
-/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what the
-   transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
+/* Which of events a call of that kind would answer without PSOCKET_WANT_*, for all that is known here: not what
+   the transport has to say. psocket_wait, psocket_pollset and the poller ask this. */
 static int psi_sock_ready(const psocket *s, int events)
 {
     const uint8_t *p;
@@ -10988,8 +10978,8 @@ static int psi_sock_told(psocket *s, int events)
     return events;
 }
 
-/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the transport does not
-   say. */
+/* The descriptors to wait for and the time until which to, for s to get on with events. PSOCKET_OS if the
+   transport does not say. */
 static int psi_sock_wants(psocket *s, int events, psocket_pollfd *fds, int cap, int *ms)
 {
     const uint8_t *p;
@@ -11024,8 +11014,8 @@ static int psi_sock_polled(psocket *s, int event)
     return ms == 0 || (n > 0 && psi_os_poll(fds, n, 0, &os) != 0);
 }
 
-/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the peer, or take an
-   error that is for recv to tell. */
+/* Would a call that receives not wait? Reads if that must be known, but for datagrams: that would change the
+   peer, or take an error that is for recv to tell. */
 static int psi_sock_readable(psocket *s)
 {
     int r = 1;
@@ -11035,15 +11025,15 @@ static int psi_sock_readable(psocket *s)
     return s->state >= PSI_OPEN && r != PSOCKET_WANT_READ;
 }
 
-/* Would one that sends not wait? step: what psi_sock_step has just answered; out of memory is for the call to tell. */
+/* Would one that sends not wait? step: what psi_sock_step answered; out of memory is for the call to tell. */
 static int psi_sock_writable(psocket *s, int step)
 {
     if (psi_sock_ready(s, PSOCKET_WRITE)) return 1;
     return s->state == PSI_OPEN && !psi_is_wait(step) && (step < 0 || psi_sock_polled(s, PSOCKET_WRITE));
 }
 
-/* Carries on what is pending, and says which of events are ready then. known: those that the system would have told of the
-   descriptor, fired: those that it did. */
+/* Carries on what is pending, and says which of events are ready then. known: those that the system would have
+   told of the descriptor, fired: those that it did. */
 static int psi_sock_look(psocket *s, int events, int known, int fired)
 {
     int before = s->state, step = psi_sock_step(s), ask;
@@ -11166,11 +11156,11 @@ static psocket *psi_sock_new(const psocket_options *opt, int side, const psi_rol
 
 /*==================================================================================================
  * >>poll
- * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there may be more),
- * when the system has said something of it, or when the socket has done what the system cannot know. A look reports what
- * is known and has the system watch for the rest. Everything else sleeps in the system's own set, so a wait costs what is
- * ready, plus the logarithm of the number of watches for each time that is set. The system's interest is changed only when
- * it has to be.
+ * The poller. A watch is looked at when it is hot: after it was set, after its events were handed out (there
+ * may be more), when the system has said something of it, or when the socket has done what the system cannot
+ * know. A look reports what is known and has the system watch for the rest. Everything else sleeps in the
+ * system's own set, so a wait costs what is ready, plus the logarithm of the number of watches for each time
+ * that is set. The system's interest is changed only when it has to be.
  *================================================================================================*/
 
 /* The socket that w is part of, NULL for what is foreign. */
@@ -11179,7 +11169,7 @@ static psocket *psi_poll_sock(psocket_watch *w)
     return w->is_sock ? (psocket *)(void *)((char *)w - offsetof(psocket, watch)) : NULL;
 }
 
-/* Is there something to look at of which the system may not tell: hot, or a socket handed out last, which may have more? */
+/* Is there something to look at that the system may not tell of: hot, or a socket handed out last? */
 static int psi_poll_busy(const psocket_poller *p)
 {
     int i = 0;
@@ -11218,7 +11208,7 @@ static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
 }
 #endif
 
-/* Has the system watch for what w waits for, and the heap tell when to look again. Stays hot if it need not wait. */
+/* Has the system watch for what w waits for, and the heap tell when to look again. Hot if it need not wait. */
 static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
@@ -11236,12 +11226,13 @@ static int psi_poll_arm(psocket_watch *w, int ready)
     }
     if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
     else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
-    if (r || (ms == 0 && !ready)) psi_watch_heat(w);
+    if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
 
-/* Looks at a watch: reports what is ready, has the system watch for the rest. One that could not be dealt with stays hot. */
-static int psi_poll_look(psocket_watch *w)
+/* Looks at a watch: reports what is ready, has the system watch for the rest. What it cannot watch for now is
+   tried again in a while, and told as ready then: an event too many, and nobody else waits for it. */
+static void psi_poll_look(psocket_watch *w)
 {
     psocket *s = psi_poll_sock(w);
     int fired = w->fired, ready = fired & w->events;
@@ -11250,27 +11241,24 @@ static int psi_poll_look(psocket_watch *w)
     psi_link_out(&w->link);
     if (ready) psi_poll_report(w, ready);
     if (ready && s && s->fd != -1 && w->one.events == w->events)
-        return 0; /* the system watches for it already: short, since most looks end here */
-    return psi_poll_arm(w, ready);
+        return; /* the system watches for it already: short, since most looks end here */
+    if (!psi_poll_arm(w, ready)) return;
+    w->fired = w->events;
+    psi_watch_times(w, w->due, psi_os_now() + 50);
 }
 
-/* Looks at every watch that is hot now, as long as the array has room. What is looked at may free others (a transport of
-   the application's may), so none is held on to: each is taken from the front and put behind `end`, where it may stay. 0, or
-   the first error: one that fails silences no other. */
-static int psi_poll_look_hot(psocket_poller *p, int room)
+/* Looks at every watch that is hot now, as long as the array has room. A look may free others (an application's
+   transport may), so none is held on to: each is first moved behind `end`, where it may stay. */
+static void psi_poll_look_hot(psocket_poller *p, int room)
 {
-    int r = 0;
     psi_link_in(&p->hot, &p->end);
     while (p->hot.next != &p->end && p->given_count < room) {
         psi_link *first = p->hot.next;
-        int e;
         psi_link_out(first);
         psi_link_in(&p->hot, first);
-        e = psi_poll_look((psocket_watch *)(void *)first);
-        if (!r) r = e;
+        psi_poll_look((psocket_watch *)(void *)first);
     }
     psi_link_out(&p->end);
-    return r;
 }
 
 /* Times that have passed: the user's are reported once, others make their watch hot. */
@@ -11296,8 +11284,9 @@ static void psi_poll_signal(psocket_poller *p)
         if (p->heap[i]->events & PSOCKET_SIGNAL) psi_poll_report(p->heap[i], PSOCKET_SIGNAL);
 }
 
-/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be watched that
-   was not (output, a ring that was full), or has a time. (What was just handed out is looked at again anyway.) */
+/* A call has been made for the socket of w: looks at what the system cannot know. Something is ready, is to be
+   watched that was not (output, a ring that was full), or has a time. (What was just handed out is looked at
+   anyway.) */
 static void psi_poll_tell(psocket_watch *w)
 {
     const psocket *s = psi_poll_sock(w);
@@ -11329,7 +11318,8 @@ static void psi_poll_recycle(psocket_poller *p)
 static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
 {
     psi_os_ready ready[PSI_EVENTS];
-    int i, n, e, os = 0, wait = -1, r = psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
+    int i, n, os = 0, wait = -1;
+    psi_poll_look_hot(p, PSI_EVENTS / 2); /* leave room for what the system reports */
     psi_poll_times(p, *now);
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
@@ -11342,11 +11332,11 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
         w->fired = (uint8_t)(w->fired | ready[i].events);
         psi_watch_heat(w);
     }
-    if (n && (e = psi_poll_look_hot(p, PSI_EVENTS)) != 0) r = e;
-    if (p->given_count) return r;
+    if (n) psi_poll_look_hot(p, PSI_EVENTS);
+    if (p->given_count) return 0;
     *now = psi_os_now();
     psi_poll_times(p, *now);
-    return r;
+    return 0;
 }
 
 /* Sets what the user wants of a watch. */
@@ -11495,8 +11485,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p)
  * The public functions: argument checks, and the waiting that makes blocking calls of the steps of >>sock.
  *================================================================================================*/
 
-/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it earlier:
-   PSOCKET_SIGNAL; or an error. */
+/* Waits until s may get on with events, or its time or `end` (INT64_MAX: never) is over: 0; a signal may end it
+   earlier: PSOCKET_SIGNAL; or an error. */
 static int psi_public_sleep(psocket *s, int events, int64_t end)
 {
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
@@ -11525,8 +11515,8 @@ static int psi_public_begin(psocket *s, int ok)
     return 0;
 }
 
-/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again, after waiting;
-   0: that is the answer. The time of an operation begins with the first try that has to wait. */
+/* The one loop of waiting: a call that connects or moves data (way: 0 in, 1 out) has answered *r. 1: try again,
+   after waiting; 0: that is the answer. The time of an operation begins with the first try that has to wait. */
 static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
 {
     int open = s->state >= PSI_OPEN; /* else psi_sock_step looks after the time */
@@ -11542,6 +11532,7 @@ static int psi_public_again(psocket *s, ptrdiff_t *r, int way)
     if (s->nonblocking) return 0;
     if (way == 0) psi_sock_finish(s);
     *r = psi_public_sleep(s, way ? PSOCKET_WRITE : PSOCKET_READ, INT64_MAX);
+    if (*r < 0 && !open) psi_sock_end(s, (int)*r);
     return *r >= 0;
 }
 
@@ -11644,7 +11635,7 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     return r;
 }
 
-/* Reads what to listen on into *a and *path, which (Unix-domain) points into address. NULL, or what is wrong with it. */
+/* Reads what to listen on into *a and (Unix-domain) *path, a part of address. NULL, or what is wrong. */
 static const char *psi_public_place(psi_addr *a, const char **path, const char *address, int port, int udp)
 {
     int there = port;
@@ -11681,8 +11672,8 @@ static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int
     return r;
 }
 
-/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram socket tells
-   without a connection: refused if nobody has it, the wrong type otherwise. */
+/* Removes a path that nobody answers on: it was left behind by a process that is gone. Asking with a datagram
+   socket tells without a connection: refused if nobody has it, the wrong type otherwise. */
 static int psi_public_orphan(const psi_addr *a, const char *path)
 {
     psocket_fd fd;
@@ -11879,7 +11870,7 @@ PSOCKET_API int psocket_hasconnection(psocket *s)
 
 /*--- data */
 
-/* Hands out what is left of a send; the first time also what is empty. How many bytes in all, or what is to be answered. */
+/* Hands out what is left of a send, at first also what is empty: how many bytes in all, or what to answer. */
 static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
 {
     int r = psi_public_settle(s);
@@ -11920,8 +11911,8 @@ static int psi_public_finish(psocket *s, int shut)
 PSOCKET_API int psocket_flush(psocket *s) { return psi_public_finish(s, 0); }
 PSOCKET_API int psocket_shutdown(psocket *s) { return psi_public_finish(s, 1); }
 
-/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can be taken
-   whatever has become of the socket. */
+/* Has a chunk, and n bytes in all, in the ring: 1, or what the caller is to answer. Chunks that are there can
+   be taken whatever has become of the socket. */
 static ptrdiff_t psi_public_gather(psocket *s, uint32_t n)
 {
     if (n > s->limit && n > s->need) s->need = n;
@@ -12444,7 +12435,8 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one */
+    psi_link ready;  /* tasks to be resumed, */
+    psi_link end;    /* and, during a turn, the end of those that it resumes */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12696,6 +12688,7 @@ static int psi_lua_check_time(lua_State *L, int arg)
 typedef struct psi_lua_options {
     psocket_options o;
     psocket_tls_options t;
+    psocket_error e;
     int yield;          /* in coroutines */
     int resolve, clock; /* there is such a function */
     int identities;     /* the stack's index of their list, 0 none */
@@ -12977,13 +12970,12 @@ static int psi_lua_time_limit(lua_State *L, int arg, int timeout)
 }
 
 /* Options of a new socket or listener from the table (or the word "udp") at arg. */
-static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all, psocket_error *e)
+static void psi_lua_socket_options(lua_State *L, int arg, psi_lua_options *all)
 {
     psi_lua_source from = { arg, 0, 0, 's' };
     memset(all, 0, sizeof *all);
-    memset(e, 0, sizeof *e);
     all->o.nonblocking = all->yield = 1;
-    all->o.error = e;
+    all->o.error = &all->e;
     if (lua_type(L, arg) != LUA_TSTRING) psi_lua_read(L, arg, &from, all);
     else if (strcmp(lua_tostring(L, arg), "udp") == 0) all->o.udp = 1;
     else if (strcmp(lua_tostring(L, arg), "tcp")) psi_lua_argument(L, arg, "\"udp\", \"tcp\" or a table expected");
@@ -13344,49 +13336,42 @@ static int psi_lua_try_read_until(lua_State *L, psi_lua_op *op)
 
 /* What send is to send: the strings at 2 and behind it, or those in the list at 2. */
 typedef struct psi_lua_pieces {
-    int list, count, i; /* the one at hand, from 0, */
-    const char *text;   /* and what is left of it */
-    size_t len;
+    int list, count, i; /* the one at hand, from 0 */
+    const char *text;
+    size_t len, gone;   /* and how much of it is gone */
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
+static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
 {
-    p->i = i;
-    p->text = "";
-    p->len = 0;
-    if (i >= p->count) return;
+    if (p->i >= p->count) return 0;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + i, &p->len);
-        return;
+        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
+        return 1;
     }
-    lua_rawgeti(L, 2, i + 1);
+    lua_rawgeti(L, 2, p->i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
+    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    while (p->i < p->count && bytes >= (double)p->len) {
-        bytes -= (double)p->len;
-        psi_lua_piece(L, p, p->i + 1);
-    }
-    if (p->i >= p->count) return;
-    p->text += (size_t)bytes;
-    p->len -= (size_t)bytes;
+    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    p->gone = (size_t)bytes;
 }
 
 /* The next bytes: those of one piece, or of several small ones, joined in buf. */
 static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, size_t size, size_t *used)
 {
-    *used = p.len;
-    if (p.len >= size || p.i + 1 >= p.count) return p.text;
-    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
-        size_t n = p.len < size - *used ? p.len : size - *used;
-        memcpy(buf + *used, p.text, n);
+    *used = p.len - p.gone;
+    if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
+    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+        size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
+        memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
     }
     return buf;
@@ -13396,7 +13381,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
 {
     char buf[4096];
-    psi_lua_pieces p;
+    psi_lua_pieces p = { 0, 0, 0, "", 0, 0 };
     psi_lua_sock *k;
     int top = lua_gettop(L), options = top + 1, i;
     ptrdiff_t n;
@@ -13407,9 +13392,10 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    for (i = p.count; i >= 0; i--) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
+    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    if (op->again) psi_lua_advance(L, &p, op->state);
+    p.i = 0;
+    psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
         const char *data = psi_lua_gather(L, p, buf, sizeof buf, &len);
@@ -13528,8 +13514,9 @@ static int psi_lua_ask(lua_State *L, psi_lua_sock *k)
 static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
 {
     const psi_lua_settings *t = (const psi_lua_settings *)lua_touserdata(L, 2);
+    int ms = t && t->timeout >= 0 ? t->timeout : k->timeout;
     if (k->asks) return PSOCKET_BUSY; /* decide calls starttls */
-    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? k->timeout : psi_lua_milliseconds(L, 4));
+    psi_lua_set_limit(k, lua_isnoneornil(L, 4) ? ms : psi_lua_milliseconds(L, 4));
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
@@ -13753,7 +13740,6 @@ static int psi_lua_make_settings(lua_State *L)
     enum { OPTIONS = 1, ARG, CERTS, SETTINGS, ASKS };
     psi_lua_options all;
     psi_lua_source from = { 0, 0, ASKS, 't' };
-    psocket_error e;
     psi_lua_settings *t;
     int r, certs = CERTS;
     lua_settop(L, CERTS);
@@ -13764,7 +13750,6 @@ static int psi_lua_make_settings(lua_State *L)
     lua_pushvalue(L, ASKS);
     PSI_LUA_SETVALUE(L, SETTINGS);
     memset(&all, 0, sizeof all);
-    memset(&e, 0, sizeof e);
     all.o.timeout_ms = -1;
     from.arg = (int)lua_tointeger(L, ARG);
     if (lua_isnil(L, CERTS) && lua_isnil(L, OPTIONS)) psi_lua_expected(L, OPTIONS, "table");
@@ -13773,11 +13758,11 @@ static int psi_lua_make_settings(lua_State *L)
     else from.arg = 2;
     if (certs) psi_lua_read_identities(L, certs, from, &all.t);
     t->timeout = all.o.timeout_ms;
-    all.t.error = &e;
+    all.t.error = &all.e;
     if (all.clock) all.t.clock = psi_lua_clock;
     r = psocket_tls_new(&t->tls, &all.t);
     lua_settop(L, SETTINGS);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
 }
 
 /* The settings at arg, or NULL if something else is there. */
@@ -13844,7 +13829,6 @@ static int psi_lua_plan(lua_State *L)
     if (k->asks || psi_lua_claim(L, k, PSOCKET_READ | PSOCKET_WRITE))
         return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     n -= all.o.timeout_ms >= 0;
-    if (at != NONE && all.o.timeout_ms < 0) all.o.timeout_ms = ((psi_lua_settings *)lua_touserdata(L, at))->timeout;
     lua_pushboolean(L, 1);
     lua_pushvalue(L, at);
     psi_lua_push_seconds(L, all.o.timeout_ms);
@@ -14095,11 +14079,10 @@ static int psi_lua_listen(lua_State *L)
     const char *address = NULL;
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     if (lua_isnumber(L, at)) port = psi_lua_check_port(L, at);
     else if (lua_type(L, at) == LUA_TSTRING) address = psi_lua_check_text(L, at);
     else psi_lua_expected(L, at, "port or \"address:port\"");
-    psi_lua_socket_options(L, options, &all, &e);
+    psi_lua_socket_options(L, options, &all);
     if (bind && !all.yield)
         psi_lua_argument(L, options, "yield = false would stop the scheduler: setyield is for its callback");
     if (all.o.udp && !udp) psi_lua_argument(L, options, "listen is for TCP; udpserver makes a UDP socket");
@@ -14110,8 +14093,8 @@ static int psi_lua_listen(lua_State *L)
     }
     k = psi_lua_new_sock(L, udp ? PSI_LUA_SOCKET : PSI_LUA_LISTENER, all.o.timeout_ms, !all.yield);
     r = psocket_listen(&k->s, address, port, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
-    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to e */
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
+    if (!udp) k->s->of.listen->set.opt.error = NULL; /* accept would write to all.e */
     return 1;
 }
 
@@ -14120,15 +14103,14 @@ static int psi_lua_wrap(lua_State *L)
 {
     psi_lua_sock *carrier = psi_lua_self(L), *k;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 2, &all, &e);
+    psi_lua_socket_options(L, 2, &all);
     if (all.o.udp) psi_lua_argument(L, 2, "what is carried is a stream");
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     if (psi_lua_claim(L, carrier, PSOCKET_READ | PSOCKET_WRITE)) return psi_lua_fail(L, PSOCKET_BUSY, NULL);
     psi_lua_forget(carrier);
     r = psocket_wrap(&k->s, carrier->s, &all.o);
-    if (r < 0) return psi_lua_fail(L, r, e.text);
+    if (r < 0) return psi_lua_fail(L, r, all.e.text);
     carrier->s = NULL;
     k->owner = carrier->owner; /* closes what carries it, too */
     carrier->owner = NULL;
@@ -14140,14 +14122,13 @@ static int psi_lua_pair(lua_State *L)
 {
     psi_lua_sock *a, *b;
     psi_lua_options all;
-    psocket_error e;
     int r;
-    psi_lua_socket_options(L, 1, &all, &e);
+    psi_lua_socket_options(L, 1, &all);
     if (all.o.udp) psi_lua_argument(L, 1, "a pair is of streams");
     a = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     b = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_pair(&a->s, &b->s, &all.o);
-    return r < 0 ? psi_lua_fail(L, r, e.text) : 2;
+    return r < 0 ? psi_lua_fail(L, r, all.e.text) : 2;
 }
 
 static int psi_lua_now(lua_State *L)
@@ -14179,16 +14160,15 @@ static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
     psi_lua_options all;
-    psocket_error e;
     const char *host = psi_lua_check_text(L, 1);
     int r, port = strncmp(host, "unix:", 5) == 0 && lua_isnoneornil(L, 2) ? 0 : psi_lua_check_port(L, 2);
     lua_settop(L, 4);
-    psi_lua_socket_options(L, 3, &all, &e);
+    psi_lua_socket_options(L, 3, &all);
     if (all.resolve) all.o.resolve = psi_lua_resolved;
     all.o.resolve_user = L;
     k = psi_lua_new_sock(L, PSI_LUA_SOCKET, all.o.timeout_ms, !all.yield);
     r = psocket_connect(&k->s, host, port, &all.o);
-    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, e.text) : 1;
+    if (!lua_isboolean(L, 4)) return r < 0 ? psi_lua_fail(L, r, all.e.text) : 1;
     psocket_free(k->s);
     k->s = NULL;
     lua_pushboolean(L, 0);
@@ -14205,7 +14185,6 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
-    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14480,7 +14459,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14494,18 +14473,12 @@ static psi_lua_task *psi_lua_named_task(lua_State *L, psi_lua_sched **S)
     return psi_lua_find_task(L, lua_gettop(L), 2);
 }
 
+/* contains and remove. */
 static int psi_lua_contains(lua_State *L)
 {
     psi_lua_sched *S;
-    lua_pushboolean(L, psi_lua_named_task(L, &S) != NULL);
-    return 1;
-}
-
-static int psi_lua_remove(lua_State *L)
-{
-    psi_lua_sched *S;
     psi_lua_task *t = psi_lua_named_task(L, &S);
-    if (t) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
+    if (t && psi_lua_named(L, "remove")) psi_lua_end_task(L, S, lua_gettop(L), t, 0);
     lua_pushboolean(L, t != NULL);
     return 1;
 }
@@ -14552,8 +14525,9 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     const psocket_event *events;
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
+    if (S->urgent) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
@@ -14561,19 +14535,16 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
-        psi_link *first = S->ready.next;
-        psi_link_out(first);
-        psi_link_in(&S->now, first);
-    }
+    psi_link_in(&S->ready, &S->end);
     S->urgent = 0;
-    while (!psi_lua_empty(&S->now)) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
+    while (S->ready.next != &S->end) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
+    psi_link_out(&S->end);
     return n;
 }
 
@@ -14958,7 +14929,7 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
     PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, remove), PSI_LUA_OF(CLASS, __close, sched_close),
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
     PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
     PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
     PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),

@@ -11,12 +11,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     psocket_error err;
     psi_x509_chain chain = PSI_ZERO;
     psi_x509_key key;
-    psi_trust trust;
+    psi_x509_chain anchors = PSI_ZERO;
     char text[512];
     size_t i;
     int has_key;
-    memset(&trust, 0, sizeof trust);
-    (void)psi_trust_any(&trust, data, size);
+    (void)psi_x509_load_any(&anchors, data, size);
     (void)psi_x509_load(&chain, PSI_X509_CHAIN, data, size, "", &err);
     has_key = psi_x509_key_load(&key, data, size, &err) == 0;
     for (i = 0; i < chain.count && i < 8; i++) {
@@ -29,11 +28,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (psi_x509_host_parse(&host, "a.example.org")) (void)psi_x509_names(c, &host);
         if (has_key && key.type == BR_KEYTYPE_EC) (void)psi_x509_key_matches(&key, c);
     }
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
+    for (i = 0; anchors.count && i < sizeof names / sizeof *names; i++) { /* without, the system's would be used */
         psi_x509_query q;
         int r;
         memset(&q, 0, sizeof q);
-        q.trust = &trust;
+        q.anchors = &anchors;
         q.name = names[i];
         q.now = 1800000000;
         q.client = i & 1;
@@ -41,14 +40,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (r != err.code && r) abort();
         if (r && (!err.text[0] || !psocket_codename(r) || err.cert_index >= (int)chain.count)) abort();
         if (!chain.count) break;
-        if (trust.anchors.count > 1 && i == 2) { /* from now on, only the last one is trusted */
-            psi_x509_cert last = trust.anchors.certs[--trust.anchors.count];
-            while (trust.anchors.count) psi_free((void *)(uintptr_t)trust.anchors.certs[--trust.anchors.count].der.p);
-            trust.anchors.certs[trust.anchors.count++] = last;
+        if (anchors.count > 1 && i == 2) { /* from now on, only the last one is trusted */
+            psi_x509_cert last = anchors.certs[--anchors.count];
+            while (anchors.count) psi_free((void *)(uintptr_t)anchors.certs[--anchors.count].der.p);
+            anchors.certs[anchors.count++] = last;
         }
     }
     if (has_key) psi_x509_key_free(&key);
     psi_x509_chain_free(&chain);
-    psi_x509_chain_free(&trust.anchors);
+    psi_x509_chain_free(&anchors);
     return 0;
 }

@@ -163,7 +163,7 @@ TEST(a_sentence_names_the_extension)
 TEST(nothing_stands_behind_an_anchor)
 {
     der root = x_cert("root", 1, "root", 1, 1, NULL);
-    psi_trust *trust = NULL;
+    psi_x509_chain anchors = PSI_ZERO;
     psocket_tls_options opt = {0};
     psocket_error e;
     char pem[4000];
@@ -181,6 +181,7 @@ TEST(nothing_stands_behind_an_anchor)
     }
     strcpy(pem + n, "\n-----END CERTIFICATE-----\n");
     opt.ca = pem;
-    CHECK_INT(psi_trust_new(&trust, &opt, &e), PSOCKET_TLS_PEM);
+    CHECK_INT(psi_x509_load_anchors(&anchors, &opt, &e), PSOCKET_TLS_PEM);
+    psi_x509_chain_free(&anchors);
     free(root.p);
 }

@@ -713,12 +713,16 @@ TEST(chain_limits)
 
 TEST(empty_and_garbage_chains)
 {
-    psi_trust trust;
+    psi_x509_chain anchors = PSI_ZERO;
     psi_x509_query q = PSI_ZERO;
     psi_x509_chain c = PSI_ZERO;
     psocket_error e = PSI_ZERO;
-    memset(&trust, 0, sizeof trust);
-    q.trust = &trust;
+    size_t len;
+    char *text = load("self.pem", &len);
+    REQUIRE(text != NULL);
+    CHECK_INT(psi_x509_load(&anchors, PSI_X509_ANCHORS, text, len, "", &e), 0);
+    psi_free(text);
+    q.anchors = &anchors;
     q.name = "example.org";
     CHECK_INT(psi_x509_verify(&q, &c, &e), PSOCKET_CERT_MISSING);
     CHECK_INT(e.cert_index, -1);
@@ -727,6 +731,7 @@ TEST(empty_and_garbage_chains)
     CHECK_INT(e.cert_index, 0);
     CHECK_INT(e.tls_alert, 42);
     CHECK_INT(psi_x509_verify(&q, &c, NULL), PSOCKET_CERT_MALFORMED);
+    psi_x509_chain_free(&anchors);
     psi_x509_chain_free(&c);
 }
 
@@ -748,13 +753,13 @@ TEST(texts)
         {"self.pem", "localhost", "certificate is self-signed and not among the trusted ones: CN=localhost (to trust it, give it in ca_file or SSL_CERT_FILE)", 0, 48},
         {"client.pem", "localhost", "certificate is not meant for TLS servers: CN=psocket test client", 0, 43},
     };
-    psi_trust *trust = NULL;
+    psi_x509_chain anchors = PSI_ZERO;
     psocket_tls_options opt = PSI_ZERO;
     char path[1200];
     size_t i, len;
     snprintf(path, sizeof path, "%s/ca.pem", check_certs());
     opt.ca_file = path;
-    REQUIRE(psi_trust_new(&trust, &opt, NULL) == 0);
+    REQUIRE(psi_x509_load_anchors(&anchors, &opt, NULL) == 0);
     for (i = 0; i < sizeof t / sizeof *t; i++) {
         psi_x509_chain c = PSI_ZERO;
         psi_x509_query q = PSI_ZERO;
@@ -763,7 +768,7 @@ TEST(texts)
         REQUIRE(text != NULL);
         CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", NULL), 0);
         psi_free(text);
-        q.trust = trust;
+        q.anchors = &anchors;
         q.name = t[i].host;
         q.now = t[i].shift ? c.certs[0].not_after + t[i].shift : (int64_t)time(NULL);
         CHECK(psi_x509_verify(&q, &c, &e) != 0);
@@ -772,7 +777,7 @@ TEST(texts)
         CHECK_INT(e.cert_index, 0);
         psi_x509_chain_free(&c);
     }
-    psi_trust_free(trust);
+    psi_x509_chain_free(&anchors);
 }
 
 /* Every allocation fails in turn, and all after it: an error each time, and nothing is left behind. */
@@ -789,7 +794,7 @@ TEST_LIMIT(out_of_memory, 60)
             psi_os_readfile(key_file, &key_text, &key_len, &os) == 0);
     for (n = 1; !done && n < 100; n++) {
         psocket_tls_options opt = PSI_ZERO;
-        psi_trust *trust = NULL;
+        psi_x509_chain anchors = PSI_ZERO;
         psi_x509_chain c = PSI_ZERO;
         psi_x509_key k;
         psocket_error e = PSI_ZERO;
@@ -799,12 +804,12 @@ TEST_LIMIT(out_of_memory, 60)
         opt.ca = chain_text;
         opt.ca_len = chain_len;
         memset(&k, 0, sizeof k);
-        r = psi_trust_new(&trust, &opt, &e);
+        r = psi_x509_load_anchors(&anchors, &opt, &e);
         if (!r) r = psi_x509_load(&c, PSI_X509_CHAIN, chain_text, chain_len, "the certificate chain", &e);
         if (!r) r = psi_x509_key_load(&k, key_text, key_len, &e);
         if (!r) {
             psi_x509_query q = PSI_ZERO;
-            q.trust = trust;
+            q.anchors = &anchors;
             q.name = "localhost";
             q.now = (int64_t)time(NULL);
             r = psi_x509_verify(&q, &c, &e);
@@ -812,7 +817,7 @@ TEST_LIMIT(out_of_memory, 60)
         done = r == 0;
         CHECK(r == 0 || (r == PSOCKET_NOMEM && e.code == r && e.text[0]));
         memory_left = -1;
-        psi_trust_free(trust);
+        psi_x509_chain_free(&anchors);
         psi_x509_chain_free(&c);
         psi_x509_key_free(&k);
     }
@@ -829,21 +834,21 @@ TEST_LIMIT(out_of_memory_in_a_folder, 60)
     int r = PSOCKET_NOMEM;
     for (n = 0; r == PSOCKET_NOMEM && n < 1000; n++) {
         psocket_tls_options opt = PSI_ZERO;
-        psi_trust *trust = NULL;
+        psi_x509_chain anchors = PSI_ZERO;
         psocket_error e = PSI_ZERO;
         memory_left = n ? n : -1;
         opt.ca_dir = check_certs();
-        r = psi_trust_new(&trust, &opt, &e);
+        r = psi_x509_load_anchors(&anchors, &opt, &e);
         memory_left = -1;
         if (r) {
             CHECK_INT(r, PSOCKET_NOMEM);
         } else if (!n) {
-            all = trust->anchors.count;
+            all = anchors.count;
             r = PSOCKET_NOMEM;
         } else {
-            CHECK_INT(trust->anchors.count, all);
+            CHECK_INT(anchors.count, all);
         }
-        psi_trust_free(trust);
+        psi_x509_chain_free(&anchors);
     }
     CHECK(all > 8 && n > 30 && n < 1000);
 }
@@ -855,7 +860,7 @@ TEST(the_end_without_a_path)
 {
     static const int codes[] = {PSOCKET_CERT_SELF_SIGNED, PSOCKET_TLS_NO_TRUST, PSOCKET_DESCRIPTORS, PSOCKET_NOMEM};
     static const int alerts[] = {48, 48, 80, 80};
-    psi_trust trust = PSI_ZERO;
+    psi_x509_chain anchors = PSI_ZERO, nobody = PSI_ZERO;
     psi_x509_chain c = PSI_ZERO;
     struct rlimit all, none;
     size_t len;
@@ -863,6 +868,11 @@ TEST(the_end_without_a_path)
     char *text = load("self.pem", &len);
     REQUIRE(text != NULL);
     CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", NULL), 0);
+    psi_free(text);
+    text = load("ca.pem", &len);
+    REQUIRE(text != NULL);
+    CHECK_INT(psi_x509_load(&anchors, PSI_X509_ANCHORS, text, len, "", NULL), 0);
+    psi_free(text);
     CHECK_INT(getrlimit(RLIMIT_NOFILE, &all), 0);
     none = all;
     none.rlim_cur = 0;
@@ -871,8 +881,7 @@ TEST(the_end_without_a_path)
         psi_x509_query q = PSI_ZERO;
         psocket_error e = PSI_ZERO;
         int r;
-        q.trust = &trust;
-        trust.system = i > 0;
+        q.anchors = i ? &nobody : &anchors;
         q.until = INT64_MAX;
         setenv("SSL_CERT_FILE", i == 1 ? "/nonexistent" : "/dev/null", 1);
         memory_left = i == 3 ? 0 : -1;
@@ -885,30 +894,29 @@ TEST(the_end_without_a_path)
         CHECK(q.until == c.certs[0].not_after);
     }
     unsetenv("SSL_CERT_FILE");
+    psi_x509_chain_free(&anchors);
     psi_x509_chain_free(&c);
-    psi_free(text);
 }
 
 TEST(far_dates)
 {
     static const int64_t times[] = {INT64_MIN, INT64_MAX};
-    psi_trust trust;
+    psi_x509_chain anchors = PSI_ZERO;
     psi_x509_query q = PSI_ZERO;
     psi_x509_chain c = PSI_ZERO;
     psocket_error e = PSI_ZERO;
     size_t len, i;
     char *text = load("self.pem", &len);
     REQUIRE(text != NULL);
-    memset(&trust, 0, sizeof trust);
-    CHECK_INT(psi_x509_load(&trust.anchors, PSI_X509_ANCHORS, text, len, "", &e), 0);
+    CHECK_INT(psi_x509_load(&anchors, PSI_X509_ANCHORS, text, len, "", &e), 0);
     CHECK_INT(psi_x509_load(&c, PSI_X509_CHAIN, text, len, "the certificate chain", &e), 0);
-    q.trust = &trust;
+    q.anchors = &anchors;
     for (i = 0; i < 2; i++) {
         q.now = times[i];
         CHECK_INT(psi_x509_verify(&q, &c, &e), i ? PSOCKET_CERT_EXPIRED : PSOCKET_CERT_NOT_YET_VALID);
         CHECK(strchr(e.text, '-') == NULL);
     }
     psi_x509_chain_free(&c);
-    psi_x509_chain_free(&trust.anchors);
+    psi_x509_chain_free(&anchors);
     psi_free(text);
 }
