@@ -583,7 +583,7 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
    before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
-   poller: PSOCKET_BUSY. On an error s is in no poller but that other one. psocket_poller_wait drives connecting
+   poller: PSOCKET_BUSY. What the system refuses is taken out. psocket_poller_wait drives connecting
    and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
@@ -2878,7 +2878,7 @@ static int psi_os_poller_wait(psi_os_poller *p, psi_os_ready *out, int cap, int 
  * A chunk's header (PSI_RING_HEAD bytes) holds the payload's length and how far behind the header it begins, so
  * that records decrypted in place become chunks where they lie. The hole has room for one header at least. head
  * == end means no chunk. What was taken lies before head and stays readable until the next change. A ring that
- * is empty owns no memory once psi_ring_relax has run.
+ * is empty owns no memory once psi_sock_relax has run.
  *================================================================================================*/
 
 #define PSI_RING_HEAD 8u
@@ -2940,12 +2940,6 @@ static void psi_ring_free(psi_ring *r)
 static int psi_ring_idle(const psi_ring *r)
 {
     return r->head == r->end && r->raw == r->tail;
-}
-
-/* Gives the memory back if nothing is in it. */
-static void psi_ring_relax(psi_ring *r)
-{
-    if (r->buf && psi_ring_idle(r)) psi_ring_free(r);
 }
 
 /* Moves what is live to `buf`, perhaps the ring's own, so that head is at `at`, with the smallest hole. */
@@ -10264,7 +10258,9 @@ static int psi_fd_wants(void *user, int events, psocket_pollfd *fds, int cap, in
     return 1;
 }
 
-static const psocket_transport psi_transport_fd = { psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
+static const psocket_transport psi_transport_fd = {
+    psi_fd_get, psi_fd_put, psi_fd_finish, psi_fd_close, psi_fd_wants
+};
 
 /*--- the transport: a UDP socket that anybody may send to */
 
@@ -10292,7 +10288,9 @@ static ptrdiff_t psi_udp_put(void *user, const void *p, size_t n, int *os)
     return psi_os_put(s->fd, p, n, &to, os);
 }
 
-static const psocket_transport psi_transport_udp = { psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants };
+static const psocket_transport psi_transport_udp = {
+    psi_udp_get, psi_udp_put, psi_fd_finish, psi_fd_close, psi_fd_wants
+};
 
 /* Has fd, of this family, whose other end s->peer is, carry s from now on. */
 static void psi_sock_on_fd(psocket *s, psocket_fd fd, int family, const psocket_transport *io)
@@ -10357,7 +10355,7 @@ static int psi_sock_end(psocket *s, int code)
 static ptrdiff_t psi_sock_answered(ptrdiff_t r, size_t most)
 {
     if (r >= 0 && (size_t)r > most) return PSOCKET_INVALID;
-    return r <= PSOCKET_CODE_END || r == PSOCKET_WANT_DECISION || r == PSOCKET_WANT_SIGNATURE ? (ptrdiff_t)PSOCKET_OS : r;
+    return r <= PSOCKET_CODE_END || (psi_is_want(r) && !psi_is_wait(r)) ? (ptrdiff_t)PSOCKET_OS : r;
 }
 
 static ptrdiff_t psi_sock_put(psocket *s, const void *p, size_t n, int *os)
@@ -10439,15 +10437,15 @@ static void psi_sock_relax(psocket *s)
 {
     psocket_poller *p = s->watch.poller;
     psi_ring *r = &s->ring;
-    if (p && r->buf && psi_ring_idle(r) && r->cap <= PSI_SOCK_SPARE) {
+    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    if (!r->buf || !psi_ring_idle(r)) return;
+    if (p && r->cap <= PSI_SOCK_SPARE) {
         psi_free(p->spare); /* the last one is of the size that is likely to be wanted */
         p->spare = r->buf;
         p->spare_cap = r->cap;
         r->buf = NULL;
-        psi_ring_free(r);
     }
-    psi_ring_relax(r);
-    if (psi_sock_rec(s)) psi_rec_relax(s->of.tls->rec);
+    psi_ring_free(r);
 }
 
 /* Makes room for n bytes in the ring, which may keep a little for long: no buffer much larger than asked for.
@@ -10470,7 +10468,8 @@ static int psi_sock_reserve(psocket *s, size_t n)
 static int psi_sock_full(const psocket *s)
 {
     uint32_t most = s->limit > s->need ? s->limit : s->need;
-    return s->ring.bytes >= most || (s->udp && (s->ring.end - s->ring.head) / 16 >= most); /* empty datagrams take room, too */
+    if (s->udp && (s->ring.end - s->ring.head) / 16 >= most) return 1; /* empty datagrams take room, too */
+    return s->ring.bytes >= most;
 }
 
 /* What came ends in an error. */
@@ -10557,7 +10556,8 @@ static void psi_sock_input_ends(psocket *s, int code, int os)
 {
     s->ring.tail = s->ring.raw;
     if (s->broken) code = s->end_out;
-    else if (code == 0 || code == PSOCKET_CLOSED) code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
+    else if (code == 0 || code == PSOCKET_CLOSED)
+        code = psi_sock_rec(s) || psi_sock_hs(s) ? PSOCKET_TRUNCATED : PSOCKET_CLOSED;
     else if (s->end_out >= 0) s->end_out = (short)code;
     s->end_in = (short)code;
     if (!s->broken) psi_sock_note(s, code, os);
@@ -10594,7 +10594,8 @@ static int psi_sock_fill(psocket *s)
    is not the first in its poller's turn may wait for more: the poller flushes before it waits. */
 static ptrdiff_t psi_sock_send_sealed(psocket *s, const void *data, size_t n)
 {
-    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK, r = 0;
+    int sent = psi_watch_did(&s->watch, PSI_DID_SEND), cork = sent && s->nonblocking && n < PSI_SOCK_CORK;
+    int r = 0;
     if (!sent) psi_watch_note(&s->watch, PSI_DID_SEND);
     if (n > PSI_SOCK_OUT_MAX) n = PSI_SOCK_OUT_MAX;
     if (!cork || psi_watch_did(&s->watch, PSI_DID_FILL) || s->of.tls->len + n > PSI_SOCK_CORK)
@@ -10795,13 +10796,14 @@ static int psi_dial_wants(const psi_dial *d, psocket_pollfd *fds, int cap, int *
 static int psi_sock_too_late(psocket *s)
 {
     psi_dial *d = psi_sock_dial(s);
-    int i = 0;
+    int i;
     if (PSI_TLS && !d) {
         psi_sock_say(s, PSOCKET_TIMEOUT, "timed out during the TLS handshake");
         return psi_sock_end(s, PSOCKET_TIMEOUT);
     }
     if (psi_dns_ms(d->names)) return psi_dial_unresolved(s, PSOCKET_TIMEOUT, 0);
-    do psi_dial_failed(d, d->live ? d->tries[i].to : &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0); while (++i < d->live);
+    if (!d->live) psi_dial_failed(d, &d->names->addrs[d->next], PSOCKET_TIMEOUT, 0);
+    for (i = 0; i < d->live; i++) psi_dial_failed(d, d->tries[i].to, PSOCKET_TIMEOUT, 0);
     return psi_dial_lost(s);
 }
 
@@ -10928,7 +10930,8 @@ static int psi_listen_ready(psocket *s)
 static void psi_listen_end(psocket *s)
 {
     psi_listen *l = s->of.listen;
-    if (l->path && l->process == psi_os_process()) psi_os_unlink(l->path, l->inode); /* which is not used again before close */
+    if (l->path && l->process == psi_os_process())
+        psi_os_unlink(l->path, l->inode); /* which is not used again before close */
     psi_os_close(l->next);
     psi_os_close(s->fd);
     l->next = s->fd = -1;
@@ -10957,7 +10960,8 @@ static int psi_sock_ready(const psocket *s, int events)
     case PSI_DIALLING:
         return 0;
     case PSI_HANDSHAKING: /* does it wait for the application? */
-        return PSI_TLS && !psi_hs_output(s->of.hs, &p) && psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
+        if (!PSI_TLS || psi_hs_output(s->of.hs, &p)) return 0;
+        return psi_hs_status(s->of.hs, NULL) != PSOCKET_WANT_READ ? events : 0;
     case PSI_LISTENING:
         if (s->of.listen->next != -1 || psi_sock_late(s, 0)) ready = PSOCKET_READ;
         return events & ready;
@@ -11123,7 +11127,9 @@ static int psi_wrap_wants(void *user, int events, psocket_pollfd *fds, int cap, 
     return psi_sock_wants((psocket *)user, events, fds, cap, ms);
 }
 
-static const psocket_transport psi_transport_wrap = { psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants };
+static const psocket_transport psi_transport_wrap = {
+    psi_wrap_get, psi_wrap_put, psi_wrap_finish, psi_wrap_close, psi_wrap_wants
+};
 
 /*--- making one */
 
@@ -11225,7 +11231,7 @@ static int psi_poll_arm(psocket_watch *w, int ready)
         fds[i--] = fds[--n];
     }
     if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
-    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone, and keeps nobody waiting */
+    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone */
     if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
@@ -11324,7 +11330,8 @@ static int psi_poll_round(psocket_poller *p, int64_t *now, int64_t end)
     if (p->count && psi_watch_key(p->heap[0]) < end) end = psi_watch_key(p->heap[0]);
     if (p->given_count || psi_poll_busy(p)) wait = 0;
     else if (end != INT64_MAX) psi_lower_ms(&wait, end - *now);
-    n = p->given_count < PSI_EVENTS ? psi_os_poller_wait(&p->os, ready, PSI_EVENTS - p->given_count, wait, &os) : 0;
+    n = PSI_EVENTS - p->given_count;
+    if (n) n = psi_os_poller_wait(&p->os, ready, n, wait, &os);
     if (n < 0) return n;
     if (n == 0 && os) psi_poll_signal(p);
     for (i = 0; i < n; i++) {
@@ -11399,7 +11406,8 @@ PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, in
     return 0;
 }
 
-PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms, void *user)
+PSOCKET_API int psocket_poller_watch(psocket_poller *p, psocket_watch **out, psocket_fd fd, int events, int timeout_ms,
+                                     void *user)
 {
     psocket_watch *w = out ? *out : NULL;
     int r, os, fresh = !w;
@@ -11564,7 +11572,8 @@ static const char *psi_public_options(psi_os_settings *set)
     if (o->local && !psi_addr_parse(&set->local, o->local, strlen(o->local)))
         return "local is no numeric address";
     set->local.port = (uint16_t)o->local_port;
-    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl || o->multicast_noloop))
+    if (!o->udp && (o->broadcast || o->multicast_group || o->multicast_interface || o->multicast_ttl ||
+                    o->multicast_noloop))
         return "broadcast and multicast are for UDP";
     if (o->multicast_interface && !(set->interface_index = psi_os_interface(o->multicast_interface)))
         return "no such multicast_interface";
@@ -11576,11 +11585,12 @@ static const char *psi_public_options(psi_os_settings *set)
 /* Begins to make a socket: clears its place, reads opt. 0, or an error, which has been told. */
 static int psi_public_settings(psi_os_settings *set, psocket **out, int side, const psocket_options *opt)
 {
-    const char *wrong = out ? side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL : "no place for the socket";
+    const char *wrong = side != PSOCKET_CLIENT && side != PSOCKET_SERVER ? "no such side" : NULL;
     int r = psi_os_start();
     memset(set, 0, sizeof *set);
     if (opt) set->opt = *opt;
     if (out) *out = NULL;
+    else wrong = "no place for the socket";
     if (r) return psi_err_code(set->opt.error, r);
     if (!wrong) wrong = psi_public_options(set);
     return wrong ? psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s", wrong) : 0;
@@ -11590,15 +11600,16 @@ static int psi_public_settings(psi_os_settings *set, psocket **out, int side, co
 static const char *psi_public_target(const psi_os_settings *set, const char *host, int port)
 {
     const char *path = host ? psi_addr_path(host) : NULL;
-    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path)) return "no host, or one that is too long";
+    if (!host || !*host || strlen(host) >= PSI_DNS_HOST || (path && !*path))
+        return "no host, or one that is too long";
     if (!path) return port < 1 || port > 65535 ? "port out of range 1 to 65535" : NULL;
     return port || set->local.family || set->local.port ? "a path has no port and no local address" : NULL;
 }
 
 /* INVALID: these are not what to connect to or to listen on. */
-static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *address, int port)
+static PSI_APART int psi_public_refuse(const psi_os_settings *set, const char *wrong, const char *place, int port)
 {
-    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, address ? address : "", port);
+    return psi_err_os(set->opt.error, PSOCKET_INVALID, 0, "%s; given \"%.80s\", %d", wrong, place ? place : "", port);
 }
 
 PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const psocket_options *opt)
@@ -11609,7 +11620,8 @@ PSOCKET_API int psocket_connect(psocket **out, const char *host, int port, const
     psi_dial *d;
     int r = psi_public_settings(&set, out, PSOCKET_CLIENT, opt);
     if (r) return r;
-    if ((wrong = psi_public_target(&set, host, port)) != NULL) return psi_public_refuse(&set, wrong, host, port);
+    wrong = psi_public_target(&set, host, port);
+    if (wrong) return psi_public_refuse(&set, wrong, host, port);
     if (set.opt.udp && psi_addr_path(host))
         return psi_err_os(set.opt.error, PSOCKET_UNSUPPORTED, 0, "datagrams on a path");
     s = psi_sock_new(&set.opt, PSOCKET_CLIENT, NULL);
@@ -11657,10 +11669,12 @@ static const char *psi_public_place(psi_addr *a, const char **path, const char *
 }
 
 /* Makes a bound descriptor for s, which listens unless it is for datagrams. */
-static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set, int *os)
+static int psi_public_bound(psocket *s, const psi_addr *a, const char *path, int dual, const psi_os_settings *set,
+                            int *os)
 {
     int backlog = set->opt.backlog > 0 ? set->opt.backlog : INT_MAX; /* the system knows its most */
-    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) | (s->udp ? PSI_OS_DATAGRAMS : 0);
+    int flags = (dual ? PSI_OS_DUAL : 0) | (set->opt.reuse_port ? PSI_OS_REUSE_PORT : 0) |
+                (s->udp ? PSI_OS_DATAGRAMS : 0);
     int r = psi_os_socket(&s->fd, a->family, s->udp, os);
     s->family = a->family;
     if (!r) r = psi_os_set(s->fd, a->family, s->udp, set, os);
@@ -11730,7 +11744,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     if (!s) return psi_err_code(set.opt.error, PSOCKET_NOMEM);
     if ((r = psi_public_bind(s, &a, path, any, &set, &os)) != 0) {
         psi_addr_print_port(&a, where);
-        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "", path ? address : where);
+        psi_err_os(set.opt.error, r, os, "cannot listen on %s%.120s", any ? "all addresses, " : "",
+                   path ? address : where);
     } else if (s->udp) {
         psi_sock_on_fd(s, s->fd, s->family, &psi_transport_udp);
         r = psi_os_join(s->fd, &set, &os);
@@ -11745,7 +11760,8 @@ PSOCKET_API int psocket_listen(psocket **out, const char *address, int port, con
     return r;
 }
 
-PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side, const psocket_options *opt)
+PSOCKET_API int psocket_open(psocket **out, const psocket_transport *t, void *user, int side,
+                             const psocket_options *opt)
 {
     psi_os_settings set;
     psocket *s;
@@ -12077,7 +12093,8 @@ PSOCKET_API ptrdiff_t psocket_tls_export(psocket *s, const char *label, const vo
 {
     ptrdiff_t r;
     if (!s) return PSOCKET_INVALID;
-    if (!psi_sock_rec(s) || !label || !out || !n) return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
+    if (!psi_sock_rec(s) || !label || !out || !n)
+        return psi_sock_say(s, PSOCKET_INVALID, "nothing to export, or no TLS");
     r = psi_tls_export(s->of.tls->rec, label, context, context_len, out, n);
     if (r == PSOCKET_UNSUPPORTED)
         return psi_sock_say(s, PSOCKET_UNSUPPORTED, "exporting needs TLS 1.3 or the extended master secret");
