@@ -2668,24 +2668,22 @@ typedef struct psi_os_poller {
 #endif
 } psi_os_poller;
 
-/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_poller_ctl, which watches w->fd for
-   events from now on (0 forgets it); psi_os_set_wait; psi_os_set_free. */
+/* For each kind: psi_os_set_new, a descriptor or -1 with the reason; psi_os_set_change, which watches w->fd for
+   other events than before, or forgets it; psi_os_set_wait; psi_os_set_free. */
 #if defined(PSI_OS_EPOLL)
 
 #define psi_os_set_new() epoll_create1(EPOLL_CLOEXEC)
 #define psi_os_set_free(p) psi_os_close((p)->fd)
 
 /* With 0 events epoll would go on reporting a hang-up. */
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     struct epoll_event ev;
     int r, before = w->events, op = !events ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (events == before) return 0;
     memset(&ev, 0, sizeof ev);
     ev.events = (uint32_t)psi_os_poll_events(events); /* EPOLLIN is POLLIN, and so on */
     ev.data.ptr = w;
     w->events = events;
-    if (!events && p->process != psi_os_process()) return 0;
     r = epoll_ctl((int)p->fd, op, (int)w->fd, &ev);
     if (r && op == EPOLL_CTL_MOD && errno == ENOENT) { /* it was closed and its number given to another */
         before = 0;
@@ -2727,13 +2725,11 @@ static int psi_os_set_new(void)
     return fd;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     static const int bits[2] = { PSOCKET_READ, PSOCKET_WRITE };
     static const short filters[2] = { EVFILT_READ, EVFILT_WRITE };
     int i;
-    if (!events && p->process != psi_os_process()) w->events = 0;
-    if (events == w->events) return 0;
     for (i = 0; i < 2; i++) {
         struct kevent ev;
         int on = events & bits[i]; /* added even if it is there: the number may be another descriptor's now */
@@ -2786,7 +2782,7 @@ static int psi_os_set_grow(psi_os_poller *p)
     return 0;
 }
 
-static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+static int psi_os_set_change(psi_os_poller *p, psi_os_watch *w, int events, int *os)
 {
     (void)os;
     if (events && !w->events) {
@@ -2820,6 +2816,16 @@ static int psi_os_set_wait(psi_os_poller *p, psi_os_ready *out, int cap, int ms,
 }
 
 #endif
+
+/* Has w->fd watched for events from now on; 0 forgets it. The system's set is its maker's alone: what a child did to
+   it, its parent would see. */
+static int psi_os_poller_ctl(psi_os_poller *p, psi_os_watch *w, int events, int *os)
+{
+    if (events == w->events) return 0;
+    if (p->fd == -1 || p->process == psi_os_process()) return psi_os_set_change(p, w, events, os);
+    w->events = 0;
+    return events ? PSOCKET_INVALID : 0;
+}
 
 static void psi_os_poller_free(psi_os_poller *p)
 {

@@ -40,3 +40,38 @@ TEST(a_child_leaves_the_set_of_its_parent_alone)
         psocket_poller_free(p);
     }
 }
+
+/* What a child puts into its parent's poller would come out in the parent, with a pointer that is none there. */
+TEST(a_child_adds_nothing_to_it)
+{
+    psocket_options o = net_options(1);
+    psocket *a = NULL, *b = NULL, *c = NULL, *d = NULL;
+    psocket_poller *p = NULL;
+    const psocket_event *events;
+    int status = -1, ready[2];
+    char byte;
+    pid_t child;
+    REQUIRE(psocket_pair(&a, &b, &o) == 0 && psocket_poller_new(&p) == 0 && pipe(ready) == 0);
+    CHECK_INT(psocket_poller_set(p, a, PSOCKET_READ, -1, a), 0);
+    CHECK_INT(psocket_poller_wait(p, &events, 0), 0);
+    child = fork();
+    if (child == 0) {
+        int ok = psocket_pair(&c, &d, &o) == 0 && psocket_poller_set(p, c, PSOCKET_READ, -1, c) == PSOCKET_INVALID;
+        ok = psocket_send(d, "x", 1) == 1 && ok;
+        ok = write(ready[1], "", 1) == 1 && ok;
+        check_sleep_us(200000); /* what it has put there stays while its descriptor is open */
+        psocket_free(c);
+        psocket_poller_free(p);
+        _exit(!ok);
+    }
+    CHECK_INT(read(ready[0], &byte, 1), 1);
+    CHECK_INT(psocket_poller_wait(p, &events, 50), 0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK_INT(psocket_send(b, "x", 1), 1);
+    CHECK_INT(psocket_poller_wait(p, &events, 2000), 1);
+    close(ready[0]);
+    close(ready[1]);
+    psocket_free(a);
+    psocket_free(b);
+    psocket_poller_free(p);
+}
