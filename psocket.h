@@ -12458,8 +12458,7 @@ static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRAN
 
 /* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
 typedef struct psi_lua_sched {
-    psi_link ready;  /* tasks to be resumed, */
-    psi_link end;    /* and, during a turn, the end of those that it resumes */
+    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one (which a turn in errorfunc may finish) */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12515,22 +12514,23 @@ typedef struct psi_lua_settings {
 
 typedef struct psi_lua_op psi_lua_op;
 
-/* A function of the module. Upvalue 1 is the psi_lua_vm, 2 this. */
+/* A function of the module. Upvalue 1 is the psi_lua_vm, behind which all of these are, 2 this. */
 typedef struct psi_lua_function {
     const char *key; /* where it lies in a table */
     lua_CFunction f;
     int (*try_it)(lua_State *, psi_lua_op *); /* of those that wait */
     uint8_t in, of;  /* that table, and the metatable of its objects */
+    psi_lua_vm *vm;
 } psi_lua_function;
-
-static psi_lua_vm *psi_lua_here(lua_State *L)
-{
-    return (psi_lua_vm *)lua_touserdata(L, lua_upvalueindex(1));
-}
 
 static const psi_lua_function *psi_lua_this(lua_State *L)
 {
     return (const psi_lua_function *)lua_touserdata(L, lua_upvalueindex(2));
+}
+
+static psi_lua_vm *psi_lua_here(lua_State *L)
+{
+    return psi_lua_this(L)->vm;
 }
 
 static void psi_lua_setmetatable(lua_State *L, int class_of)
@@ -12634,12 +12634,12 @@ static int psi_lua_named(lua_State *L, const char *name)
     return strcmp(psi_lua_this(L)->key, name) == 0;
 }
 
-/* The userdata at index, if it is of this class. */
-static void *psi_lua_is(lua_State *L, int index, int class_of)
+/* The userdata at index, if it is of this class of vm. */
+static void *psi_lua_is(lua_State *L, int index, const psi_lua_vm *vm, int class_of)
 {
     void *p = lua_touserdata(L, index);
     if (!p || !lua_getmetatable(L, index)) return NULL;
-    if (lua_topointer(L, -1) != psi_lua_here(L)->meta[class_of]) p = NULL;
+    if (lua_topointer(L, -1) != vm->meta[class_of]) p = NULL;
     lua_pop(L, 1);
     return p;
 }
@@ -12647,11 +12647,11 @@ static void *psi_lua_is(lua_State *L, int index, int class_of)
 /* The object at 1, of the class that the function at hand is for. */
 static void *psi_lua_object(lua_State *L)
 {
-    int class_of = psi_lua_this(L)->of;
-    void *p = psi_lua_is(L, 1, class_of);
+    const psi_lua_function *f = psi_lua_this(L);
+    void *p = psi_lua_is(L, 1, f->vm, f->of);
     if (p) return p;
     lua_settop(L, 1);
-    psi_lua_expected(L, 1, psi_lua_names[class_of]);
+    psi_lua_expected(L, 1, psi_lua_names[f->of]);
     return NULL;
 }
 
@@ -13078,7 +13078,7 @@ static psi_lua_sched *psi_lua_find_core(lua_State *L)
     if (!lua_istable(L, 1)) psi_lua_expected(L, 1, "table");
     lua_pushliteral(L, "_core");
     lua_rawget(L, 1);
-    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), PSI_LUA_CORE);
+    S = (psi_lua_sched *)psi_lua_is(L, lua_gettop(L), psi_lua_here(L), PSI_LUA_CORE);
     if (!S && !lua_isnil(L, -1)) psi_lua_argument(L, 1, "its field _core is not a scheduler's");
     return S;
 }
@@ -13365,25 +13365,30 @@ typedef struct psi_lua_pieces {
 } psi_lua_pieces;
 
 /* Has the i-th at hand, if there is one. */
-static int psi_lua_piece(lua_State *L, psi_lua_pieces *p)
+static void psi_lua_piece(lua_State *L, psi_lua_pieces *p, int i)
 {
-    if (p->i >= p->count) return 0;
+    p->i = i;
+    p->gone = 0;
+    if (i >= p->count) return;
     if (!p->list) {
-        p->text = psi_lua_check_string(L, 2 + p->i, &p->len);
-        return 1;
+        p->text = psi_lua_check_string(L, 2 + i, &p->len);
+        return;
     }
-    lua_rawgeti(L, 2, p->i + 1);
+    lua_rawgeti(L, 2, i + 1);
     if (lua_type(L, -1) != LUA_TSTRING)
-        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", p->i + 1, luaL_typename(L, -1)));
+        psi_lua_argument(L, 2, lua_pushfstring(L, "item %d is no string but a %s", i + 1, luaL_typename(L, -1)));
     p->text = lua_tolstring(L, -1, &p->len);
     lua_pop(L, 1); /* the list keeps it */
-    return 1;
 }
 
 /* These bytes are gone. */
 static void psi_lua_advance(lua_State *L, psi_lua_pieces *p, double bytes)
 {
-    for (bytes += (double)p->gone; psi_lua_piece(L, p) && bytes >= (double)p->len; p->i++) bytes -= (double)p->len;
+    bytes += (double)p->gone;
+    while (p->i < p->count && bytes >= (double)p->len) {
+        bytes -= (double)p->len;
+        psi_lua_piece(L, p, p->i + 1);
+    }
     p->gone = (size_t)bytes;
 }
 
@@ -13392,7 +13397,7 @@ static const char *psi_lua_gather(lua_State *L, psi_lua_pieces p, char *buf, siz
 {
     *used = p.len - p.gone;
     if (*used >= size || p.i + 1 >= p.count) return p.text + p.gone;
-    for (*used = 0; *used < size && psi_lua_piece(L, &p); p.i++, p.gone = 0) {
+    for (*used = 0; p.i < p.count && *used < size; psi_lua_piece(L, &p, p.i + 1)) {
         size_t n = p.len - p.gone < size - *used ? p.len - p.gone : size - *used;
         memcpy(buf + *used, p.text + p.gone, n);
         *used += n;
@@ -13415,9 +13420,8 @@ static int psi_lua_try_send(lua_State *L, psi_lua_op *op)
     k = op->k;
     p.count = p.list ? (int)PSI_LUA_LENGTH(L, 2) : options - 2;
     if (!p.count && !p.list) psi_lua_expected(L, 2, "string");
-    while (psi_lua_piece(L, &p)) p.i++; /* all are checked before any is sent */
+    for (i = p.count; i-- > 0;) psi_lua_piece(L, &p, i); /* all are checked before any is sent */
     if (p.count > 1 && psocket_isudp(k->s) == 1) psi_lua_argument(L, 2, "a datagram is one string");
-    p.i = 0;
     psi_lua_advance(L, &p, op->state);
     while (n >= 0 && (p.i < p.count || op->state == 0)) {
         size_t len;
@@ -13635,12 +13639,11 @@ static int psi_lua_try_pop(lua_State *L, psi_lua_op *op)
 static int psi_lua_try(lua_State *L, int again, double *state)
 {
     const psi_lua_function *f = psi_lua_this(L);
-    psi_lua_vm *vm = psi_lua_here(L);
     int top = lua_gettop(L), n;
     for (;; again = 1) {
         psi_lua_op op;
         memset((void *)&op, 0, sizeof op);
-        op.vm = vm;
+        op.vm = f->vm;
         op.due = INT64_MAX;
         op.again = again;
         op.state = *state;
@@ -13791,7 +13794,7 @@ static int psi_lua_make_settings(lua_State *L)
 /* The settings at arg, or NULL if something else is there. */
 static psi_lua_settings *psi_lua_settings_at(lua_State *L, int arg)
 {
-    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, PSI_LUA_SETTINGS);
+    psi_lua_settings *t = (psi_lua_settings *)psi_lua_is(L, arg, psi_lua_here(L), PSI_LUA_SETTINGS);
     if (t && !t->tls) psi_lua_argument(L, arg, "these settings were collected");
     return t;
 }
@@ -14208,6 +14211,7 @@ static void psi_lua_make_core(lua_State *L)
     memset((void *)S, 0, sizeof *S);
     S->vm = psi_lua_here(L);
     psi_lua_ring(&S->ready);
+    psi_lua_ring(&S->now);
     psi_lua_ring(&S->unused);
     psi_lua_setmetatable(L, PSI_LUA_CORE);
     lua_newtable(L);
@@ -14445,7 +14449,7 @@ static int psi_lua_start(lua_State *L)
 {
     int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
     psi_lua_sched *S;
-    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, PSI_LUA_SOCKET) : NULL;
+    psi_lua_sock *own = spawn ? (psi_lua_sock *)psi_lua_is(L, 3, psi_lua_here(L), PSI_LUA_SOCKET) : NULL;
     lua_State *co = lua_tothread(L, 2);
     psi_lua_task *t;
     if (!co && !lua_isfunction(L, 2)) psi_lua_expected(L, 2, "function");
@@ -14482,7 +14486,7 @@ static int psi_lua_start(lua_State *L)
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
-    int ms = psi_lua_empty(&S->ready) ? -1 : 0;
+    int ms = psi_lua_empty(&S->ready) && psi_lua_empty(&S->now) ? -1 : 0;
     psi_lua_push_fd(L, psocket_poller_getfd(S->poller, &ms));
     psi_lua_push_seconds(L, ms);
     return 2;
@@ -14548,9 +14552,8 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     const psocket_event *events;
     int i, n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
-    psi_link_out(&S->end); /* an error had left it */
     ms = psi_lua_patience(due);
-    if (S->urgent) ms = 0;
+    if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
@@ -14558,16 +14561,19 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
     for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
-    psi_link_in(&S->ready, &S->end);
+    while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
+        psi_link *first = S->ready.next;
+        psi_link_out(first);
+        psi_link_in(&S->now, first);
+    }
     S->urgent = 0;
-    while (S->ready.next != &S->end) {
-        psi_lua_task *t = (psi_lua_task *)(void *)S->ready.next;
+    while (!psi_lua_empty(&S->now)) {
+        psi_lua_task *t = (psi_lua_task *)(void *)S->now.next;
         psi_link_out(&t->link);
         t->queued = 0;
         psi_lua_resume(L, S, table, t, 0);
         n++;
     }
-    psi_link_out(&S->end);
     return n;
 }
 
@@ -14929,11 +14935,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 
 /*--- the module */
 
-#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of }
+#define PSI_LUA_F(in, of, key, f) { #key, psi_lua_##f, NULL, PSI_LUA_##in, PSI_LUA_##of, NULL }
 #define PSI_LUA_M(name) PSI_LUA_F(MODULE, SOCKET, name, name)
 #define PSI_LUA_OF(class_of, key, f) PSI_LUA_F(class_of, class_of, key, f)
-#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of }
-#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of }
+#define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of, NULL }
+#define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of, NULL }
 
 static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
@@ -14960,12 +14966,12 @@ static const psi_lua_function psi_lua_functions[] = {
     PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
     PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
     PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
-    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0 }
+    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
 {
-    const psi_lua_function *f;
+    psi_lua_function *f;
     psi_lua_vm *vm;
     int n;
     lua_settop(L, 0);
@@ -14974,8 +14980,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
     psi_os_pin(); /* LuaJIT unloads modules before it calls the last finalizers */
     lua_settop(L, 0);
     if (!lua_checkstack(L, 40)) return luaL_error(L, "not enough memory");
-    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm, 0);
+    vm = (psi_lua_vm *)PSI_LUA_USERDATA(L, sizeof *vm + sizeof psi_lua_functions, 0);
     memset((void *)vm, 0, sizeof *vm);
+    f = (psi_lua_function *)(void *)(vm + 1);
+    memcpy((void *)f, psi_lua_functions, sizeof psi_lua_functions);
     lua_newtable(L);
     for (n = PSI_LUA_SOCKET; n < PSI_LUA_HIDDEN; n++) {
         luaL_newmetatable(L, psi_lua_names[n]);
@@ -14986,9 +14994,10 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
-    for (f = psi_lua_functions; f->key; f++) {
+    for (; f->key; f++) {
+        f->vm = vm;
         lua_pushvalue(L, PSI_LUA_VM);
-        lua_pushlightuserdata(L, (void *)f);
+        lua_pushlightuserdata(L, f);
         lua_pushcclosure(L, f->f, 2);
         lua_setfield(L, f->in, f->key);
     }

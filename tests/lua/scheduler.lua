@@ -874,4 +874,20 @@ t.modes("as many results as there are", function(go)
   end, function() b:send("xy") end)
 end)
 
+t.test("a turn within a turn", function()
+  local sched, order = psocket.scheduler(), {}
+  sched.errorfunc = function() sched:step(0) end
+  for i = 1, 20 do
+    sched:add(function()
+      coroutine.yield()
+      order[#order + 1] = i
+      if i % 3 == 0 then error("on purpose") end
+      coroutine.yield()
+      order[#order + 1] = i
+    end)
+  end
+  sched:run()
+  equal(#order, 34)
+end)
+
 t.finish()
