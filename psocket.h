@@ -1722,6 +1722,13 @@ static int psi_os_code(int e)
     return PSOCKET_OS;
 }
 
+/* The same where only a lack of descriptors or memory, which may pass, is told from `other`. */
+static PSI_UNUSED int psi_os_lack(int e, int other)
+{
+    int code = psi_os_code(e);
+    return code == PSOCKET_DESCRIPTORS || code == PSOCKET_NOMEM ? code : other;
+}
+
 /* Why the last call failed. */
 static int psi_os_why(int *os)
 {
@@ -1832,8 +1839,8 @@ static int psi_os_readfile(const char *path, char **data, size_t *len, int *os)
     *len = 0;
     *os = 0;
     if (file == -1) {
-        r = psi_os_why(os);
-        return r == PSOCKET_DESCRIPTORS || r == PSOCKET_NOMEM ? r : PSOCKET_FILE;
+        *os = PSI_OS_ERRNO;
+        return psi_os_lack(*os, PSOCKET_FILE);
     }
     for (cap = 16384; !r && got > 0; cap *= 2) {
         char *bigger = cap > PSI_OS_FILE_MAX ? NULL : (char *)psi_realloc(*data, n, cap);
@@ -1885,7 +1892,7 @@ static int psi_os_readdir(const char *path, int (*each)(void *, const void *, si
     psi_os_walk w = { each, ctx, 0, 0 };
     int r = psi_os_files(path, psi_os_walk_file, &w);
     *os = r == PSOCKET_FILE ? PSI_OS_ERRNO : 0;
-    return r ? r : w.found;
+    return r == PSOCKET_FILE ? psi_os_lack(*os, r) : r ? r : w.found;
 }
 
 /*--- the system's trust store */
@@ -1973,7 +1980,7 @@ static int psi_os_walk_list(void *ctx, const char *list)
         r = n && n < sizeof path ? psi_os_files(path, psi_os_walk_file, w) : 0;
         if (r != PSOCKET_FILE) continue;
         w->os = PSI_OS_ERRNO;
-        r = 0;
+        r = psi_os_lack(w->os, 0);
     }
     return r;
 }
@@ -2636,7 +2643,8 @@ static int psi_os_resolve(const char *host, int (*each)(void *ctx, const psi_add
     e = PSI_SYS(getaddrinfo)(host, NULL, &hints, &list);
     if (e) *os = PSI_OS_RESOLVE_ERRNO(e);
     if (e == EAI_NONAME || e == EAI_NODATA) return PSOCKET_DNS_NOT_FOUND;
-    if (e) return e == EAI_AGAIN ? PSOCKET_DNS_TEMPORARY : e == EAI_MEMORY ? PSOCKET_NOMEM : PSOCKET_DNS;
+    if (e == EAI_AGAIN) return PSOCKET_DNS_TEMPORARY;
+    if (e) return e == EAI_MEMORY ? (int)PSOCKET_NOMEM : psi_os_lack(*os, PSOCKET_DNS);
     for (i = list; i; i = i->ai_next) {
         psi_addr a;
         psi_os_from_sockaddr(&a, (const psi_os_sockaddr *)(const void *)i->ai_addr);
@@ -3406,7 +3414,10 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
         psi_dns_add(r, &a);
         psi_addr_parse(&a, "127.0.0.1", 9);
     }
-    if (a.family) return psi_dns_add(r, &a);
+    if (a.family) {
+        psi_dns_add(r, &a); /* there may be room for but one of localhost's */
+        return 0;
+    }
     r->code = PSOCKET_WANT_READ;
     if (fn || PSI_DNS_THREADED)
         psi_os_bell_new(r->bell, &os); /* if there can be none, psi_dns_ms makes do without */
@@ -4547,7 +4558,7 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs; /* room for a power of two */
+    psi_x509_cert *certs; /* room for a power of two, at least 4 */
     size_t count, bytes;
 } psi_x509_chain;
 
@@ -4574,8 +4585,8 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && (c->count & (c->count - 1)) == 0)
-        certs = psi_realloc(certs, size, size ? 2 * size : sizeof *c->certs);
+    if (copy && c->count % 4 == 0 && (c->count & (c->count - 1)) == 0)
+        certs = psi_realloc(certs, size, size ? 2 * size : 4 * sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4743,7 +4754,7 @@ static int psi_x509_key_load(psi_x509_key *k, const void *text, size_t len, psoc
    which are secrets: for each bit of a, r is doubled, then b or nothing is added, each modulo m. */
 static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m, unsigned less)
 {
-    uint8_t r[290] = {0}, x[290] = {0}, mod[290], t[290];
+    uint8_t all[4][290] = {{0}}, *r = all[0], *x = all[1], *mod = all[2], *t = all[3];
     unsigned carry, borrow, add, take, keep, wrong = 0;
     size_t step, i;
     memcpy(mod, m.p, m.n);
@@ -4766,10 +4777,7 @@ static int psi_x509_is_inverse(psi_x509_span a, psi_x509_span b, psi_x509_span m
     }
     r[m.n - 1] ^= 1;
     for (i = 0; i < m.n; i++) wrong |= r[i];
-    psi_wipe(r, sizeof r);
-    psi_wipe(x, sizeof x);
-    psi_wipe(mod, sizeof mod);
-    psi_wipe(t, sizeof t);
+    psi_wipe(all, sizeof all);
     return !wrong;
 }
 
@@ -7558,7 +7566,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 16384     /* longest ticket that is kept: a hello has to have room for it */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -12621,8 +12629,10 @@ static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
     if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
-    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE)
+    if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
+        if (k && k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
+    }
     return psi_lua_fail(L, code, psocket_geterror(k->s, &e) == code ? e.text : NULL);
 }
 
@@ -14546,20 +14556,31 @@ static void psi_lua_bury(lua_State *L, psi_lua_sched *S, int table)
     }
 }
 
+/* Waits for events, and wakes those that they are for. How many there were. */
+static int psi_lua_wait(lua_State *L, psi_lua_sched *S, int ms)
+{
+    const psocket_event *events;
+    int i, n = psocket_poller_wait(S->poller, &events, ms);
+    if (n == PSOCKET_NOMEM) { /* others may give some back */
+        psi_os_poll(NULL, 0, ms < 0 || ms > 50 ? 50 : ms, &i);
+        return 0;
+    }
+    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
+    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    return n;
+}
+
 /* One turn: waits for events, and resumes who is ready. How many events there were. */
 static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
 {
-    const psocket_event *events;
-    int i, n, ms;
+    int n, ms;
     if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
     ms = psi_lua_patience(due);
     if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
     else if (LUA_VERSION_NUM >= 504 && S->ran && (ms < 0 || ms > 1000)) ms = 1000; /* then look for dead ones */
     if (ms && !S->signals) psocket_poller_watch(S->poller, &S->signals, -1, PSOCKET_SIGNAL, -1, &S->signals);
-    n = psocket_poller_wait(S->poller, &events, ms);
-    if (n < 0) psi_lua_raise(L, "cannot wait for sockets: %s", psocket_strerror(n));
-    for (i = 0; i < n; i++) psi_lua_event(S, &events[i]);
+    n = psi_lua_wait(L, S, ms);
     if (n == 0 && ms == 1000) S->ran = 4 * S->live;
     while (!psi_lua_empty(&S->ready)) { /* what an error had left over comes first */
         psi_link *first = S->ready.next;
@@ -14913,13 +14934,18 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
+    "local put, get = rawset, rawget\n"
+    "if not ephemeral and debug and debug.setfenv then\n" /* one that refers to its coroutine lies in it, which nothing runs */
+    "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
+    "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
+    "end\n"
     "local function note(co, ok, ...)\n"
-    "  results[co] = { ok = ok, n = select('#', ...), ... }\n"
+    "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
     "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
     "  C.join(self, co)\n"
-    "  local r = results[co]\n"
+    "  local r = get(results, co)\n"
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"

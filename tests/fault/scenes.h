@@ -133,10 +133,13 @@ static void scene_poke(psocket *s)
 
 static int scene_ends[2]; /* what stopped each end: one of them has met the fault, the other one was told or cut off */
 
+/* How each end has ended: what its last call answered or, of one that a poller found ended and nobody asked since, the next. */
 static void scene_note(psocket *a, psocket *b)
 {
     if (a) scene_ends[0] = psocket_geterror(a, NULL);
     if (b) scene_ends[1] = psocket_geterror(b, NULL);
+    if (a && !scene_ends[0]) scene_ends[0] = psocket_step(a);
+    if (b && !scene_ends[1]) scene_ends[1] = psocket_step(b);
 }
 
 static void scene_free(psocket *s, int failed)

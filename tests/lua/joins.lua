@@ -48,4 +48,21 @@ t.test("one that is removed while it waits leaves nothing behind", function()
   t.equal(tostring(s), "psocket scheduler: (0 tasks)")
 end)
 
+t.test("a result that refers to its coroutine does not keep it", function()
+  local sched, alive = psocket.scheduler(), setmetatable({}, { __mode = "k" })
+  for _ = 1, 100 do
+    local co = sched:add(function() coroutine.yield() return coroutine.running() end)
+    alive[co] = true
+    local joined = 0
+    sched:add(function() t.equal(sched:join(co), co) joined = joined + 1 end)
+    sched:run()
+    t.equal(sched:join(co), co)
+    t.equal(joined, 1)
+  end
+  t.collect()
+  local left = 0
+  for _ in pairs(alive) do left = left + 1 end
+  t.check(left < 10, left)
+end)
+
 t.finish()
