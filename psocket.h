@@ -222,7 +222,8 @@ typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
     int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
-                                 nonblocking operation lasts from its first WANT_* to its last */
+                                 nonblocking operation lasts from its first WANT_*, or from where a send
+                                 took a part, to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
     int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
@@ -408,7 +409,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
-   WANT_*, from which its time runs; under TLS they may wait in the socket until psocket_flush,
+   WANT_*; under TLS they may wait in the socket until psocket_flush,
    psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
    together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
    psocket_geterror tells how many bytes had been taken. */
@@ -7778,26 +7779,20 @@ static void psi_sessions_free(psi_sessions *c)
     c->slots = NULL;
 }
 
-/* The slots in which a session with this key may be, and how many. */
-static psi_session_slot *psi_sessions_set(psi_sessions *c, const uint8_t key[32], size_t *ways)
-{
-    psi_reader r = psi_read_of(key, 4);
-    *ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS;
-    if (!c->slots && c->max) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
-    if (!c->slots) *ways = 0;
-    return c->slots ? c->slots + psi_read_number(&r, 4) % (c->max - *ways + 1) : NULL;
-}
-
 /* The newest session with this key, NULL: none; or the place for another, of which at most `each`
    have it, NULL: out of memory. */
 static psi_session_slot *psi_sessions_find(psi_sessions *c, const uint8_t key[32],
                                            const psi_writer *flat, size_t each)
 {
-    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place = NULL;
-    size_t ways, count = 0;
-    for (slot = psi_sessions_set(c, key, &ways); ways--; slot++) {
+    psi_session_slot *slot, *newest = NULL, *oldest = NULL, *place;
+    size_t ways = c->max < PSI_SESSION_WAYS ? c->max : PSI_SESSION_WAYS, count = 0;
+    psi_reader first = psi_read_of(key, 4);
+    if (!c->slots && flat) c->slots = (psi_session_slot *)psi_alloc(c->max * sizeof *c->slots);
+    if (!c->slots) return NULL;
+    place = c->slots + psi_read_number(&first, 4) % (c->max - ways + 1);
+    for (slot = place; ways--; slot++) {
         if (flat && slot->len == flat->n && !memcmp(slot->flat, flat->p, flat->n)) return slot;
-        if (!place || slot->used < place->used) place = slot; /* free ones have never been used */
+        if (slot->used < place->used) place = slot; /* free ones have never been used */
         if (!slot->flat || memcmp(slot->flat, key, 32)) continue;
         count++;
         if (!newest || slot->used > newest->used) newest = slot;
@@ -11922,6 +11917,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     if (r) return r;
     s->sent = 0;
     do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    if (r >= 0 && ((size_t)r < len || psi_sock_unsent(s))) psi_sock_clock(s, 1); /* the rest waits from now on */
     return psi_public_answer(s, r);
 }
 
@@ -12347,8 +12343,8 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_JIT 0
 #endif
 
-#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
-#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it, and their errors stay theirs */
+#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and go on; else Lua's do it for them */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it */
 #define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
@@ -12370,7 +12366,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
-#define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
+#define PSI_LUA_DEPTH 150 /* not every version bounds how deep coroutines resume each other */
 
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
@@ -12401,8 +12397,8 @@ static int psi_lua_state(lua_State *co)
     return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
 }
 
-/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
-   pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
+/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will
+   fail (as in pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
 static int psi_lua_waits(lua_State *co)
 {
     lua_Debug frame;
@@ -12459,14 +12455,15 @@ typedef struct psi_lua_task {
     uint8_t waits;       /* it has said what it waits for, and is left alone until then, */
     uint8_t timed;       /* or until its timer goes off */
     uint8_t queued;      /* it is ready */
-    uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
+    uint8_t bound;       /* made by bind: its socket is at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
 
 static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRANGERS, and is never changed */
 
-/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
+/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie
+   in. */
 typedef struct psi_lua_sched {
-    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one (which a turn in errorfunc may finish) */
+    psi_link ready, now; /* to be resumed in the next turn, and in this one (or one within it) */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12507,7 +12504,8 @@ struct psi_lua_sock {
     unsigned promised : 1;   /* hasconnection has said that accept will not yield */
 };
 
-/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
+/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind
+   INT_MAX. */
 typedef struct psi_lua_fifo {
     psi_link ring; /* of tasks that wait for an item; without prev: collected */
     uint32_t first, count;
@@ -12628,7 +12626,7 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
+    if (psi_is_want(code)) code = PSOCKET_BUSY; /* in the midst of a handshake that asks */
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
         if (k && k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
@@ -12935,8 +12933,8 @@ static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
     return kind == 'f' ? " must be a function" : " must be a list of certificates";
 }
 
-/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as long as what is
-   pushed. How many they are. */
+/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as
+   long as what is pushed. How many they are. */
 static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
@@ -13073,7 +13071,7 @@ static int psi_lua_listen_for(const psi_lua_sched *S, psi_lua_sock *k, int event
     const psi_lua_task *other = k->waiter[!(event >> 1)];
     psocket_poller *p = psi_lua_poller(k);
     if (p != S->poller) {
-        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY; /* it is in that task's poller */
+        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY;
         psi_lua_forget(k);
     }
     if (k->s->watch.events & event) return 0;
@@ -13116,7 +13114,7 @@ struct psi_lua_op {
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
-    double state;       /* what it remembers from one try to the next: when its time is over, 0 never; send: the bytes sent */
+    double state;       /* what it remembers: when its time is over, 0 never; send: the bytes sent */
 };
 
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
@@ -13147,7 +13145,8 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
     return 0;
 }
 
-/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for
+   none. */
 static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
@@ -13173,8 +13172,8 @@ static int psi_lua_patience(int64_t due)
     return ms;
 }
 
-/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
-   again. */
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has
+   it try again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
     psi_lua_task *t = op->vm->at && op->vm->at->co == L ? op->vm->at : NULL;
@@ -13227,8 +13226,9 @@ static void psi_lua_limit(psi_lua_op *op, int ms)
     op->state = ms < INT_MAX ? (double)(psocket_now() + ms) : 0;
 }
 
-/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
-   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the
+   time of what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is
+   kept here. */
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
@@ -13506,8 +13506,9 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
     lua_setfield(L, -2, name);
 }
 
-/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
-   verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
+/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and
+   what verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the
+   digest. */
 static int psi_lua_push_question(lua_State *L)
 {
     const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
@@ -13557,8 +13558,8 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or what is asked;
-   then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or
+   what is asked; then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -13592,7 +13593,8 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give back. */
+/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give
+   back. */
 static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
 {
     int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
@@ -13670,8 +13672,8 @@ static int psi_lua_try(lua_State *L, int again, double *state)
     }
 }
 
-/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of the
-   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of
+   the arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
 static int psi_lua_once(lua_State *L)
 {
     int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
@@ -13834,9 +13836,9 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
-   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
-   they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy;
+   else true; the settings, unless they are to be made; a timeout in seconds; the options, if they say more than
+   that; and which argument they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
@@ -13910,7 +13912,8 @@ static int psi_lua_settings_gc(lua_State *L)
 
 /*--- the rest of sockets and listeners */
 
-/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it
+   again. */
 static void psi_lua_looked(const psi_lua_sock *k, int ended)
 {
     if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(k);
@@ -14018,7 +14021,8 @@ static int psi_lua_settimeout(lua_State *L)
     return 0;
 }
 
-/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's own. */
+/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's
+   own. */
 static int psi_lua_setyield(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14046,7 +14050,7 @@ static int psi_lua_geterror(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psocket_error e;
-    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
+    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* else 0 is no alert */
     if (code == 0) return 0;
     psi_lua_fail(L, code, e.text);
     lua_newtable(L);
@@ -14173,7 +14177,8 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked first. */
+/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked
+   first. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
     lua_State *L = (lua_State *)user;
@@ -14191,7 +14196,8 @@ static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
     psocket_resolve_done(r, code);
 }
 
-/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked
+   first. */
 static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
@@ -14214,7 +14220,8 @@ static int psi_lua_dial(lua_State *L)
 
 /*--- the scheduler */
 
-/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
+/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no
+   constructor. */
 static void psi_lua_make_core(lua_State *L)
 {
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
@@ -14283,6 +14290,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 /* Leaves nothing of a task, but for its place in the table. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
+    if (S->vm->at == t) S->vm->at = NULL; /* without memory Lua may have jumped over psi_lua_let_run */
     psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
     psi_link_out(&t->link);
@@ -14345,8 +14353,8 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
-   lua_pcall has two arguments more. */
+/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be
+   pushed, and lua_pcall has two arguments more. */
 static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
     psi_lua_get(L, PSI_LUA_NOTE);
@@ -14354,8 +14362,9 @@ static void psi_lua_push_note(lua_State *L, int thread, int ok)
     lua_pushboolean(L, ok);
 }
 
-/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
-   scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
+/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises
+   it. The scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next
+   turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
     int thread = lua_gettop(L), error = thread + 1, joined = t && !psi_lua_empty(&t->joiners);
@@ -14405,7 +14414,8 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     else if (t) psi_lua_end_task(L, S, table, t, 1);
 }
 
-/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers
+   lua_resume's. */
 static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
@@ -14421,7 +14431,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     vm->depth--;
     vm->at = outer;
     if ((*t)->co != co) *t = NULL;
-    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results);
     return status;
 }
 
@@ -14453,8 +14463,8 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
-   finishes the socket when it ends. */
+/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next
+   turn, and finishes the socket when it ends. */
 static int psi_lua_start(lua_State *L)
 {
     int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
@@ -14491,8 +14501,8 @@ static int psi_lua_start(lua_State *L)
     return 1;
 }
 
-/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
-   without that (nil: not before). For a foreign event loop. */
+/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will
+   have some without that (nil: not before). For a foreign event loop. */
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
@@ -14574,7 +14584,7 @@ static int psi_lua_wait(lua_State *L, psi_lua_sched *S, int ms)
 static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
 {
     int n, ms;
-    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table);
     ms = psi_lua_patience(due);
     if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
@@ -14598,8 +14608,8 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     return n;
 }
 
-/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left, has
-   something happened, and do those that are ready only yield by themselves? */
+/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left,
+   has something happened, and do those that are ready only yield by themselves? */
 static int psi_lua_turn(lua_State *L)
 {
     int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
@@ -14676,8 +14686,8 @@ static int psi_lua_push(lua_State *L)
     return 1;
 }
 
-/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If a finalizer
-   brings the queue back none can wait for it, since __gc does not come again. */
+/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If
+   a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_queue_close(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
@@ -14783,8 +14793,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
     "local function same(...) return ... end\n"
-    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
-       a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before
+       goes a short way: a coroutine's stack keeps the size that it once had. No tail call: errors look for how
+       this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
     "  if t and M.getside(s) == 'server' then return same(C.secure(s, t)) end\n"
@@ -14910,7 +14921,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n",
 
     "function S.new() return setmetatable({}, S) end\n"
-    "function S.__construct() end\n" /* all is made on first use: for constructors of derived classes that call it */
+    "function S.__construct() end\n" /* for constructors of derived classes */
     "function S.addloop(self, f)\n"
     "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 1) end\n"
     "  if not callable(f) then bad('function expected, got ' .. type(f), 2) end\n"
@@ -14935,7 +14946,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local put, get = rawset, rawget\n"
-    "if not ephemeral and debug and debug.setfenv then\n" /* one that refers to its coroutine lies in it, which nothing runs */
+    "if not ephemeral and debug and debug.setfenv then\n" /* then it lies in the coroutine itself */
     "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
     "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
     "end\n"
@@ -14967,32 +14978,34 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 #define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of, NULL }
 #define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of, NULL }
 
-static const psi_lua_function psi_lua_functions[] = {
-    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
-    PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek),
-    PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo),
-    PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+static const psi_lua_function psi_lua_functions[] = { /* those of ONCE leave the yield to the script */
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside),
+    PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair),
+    PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield),
+    PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until),
-    PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
-    PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
-    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd), PSI_LUA_OF(LISTENER, getlocal, address),
-    PSI_LUA_OF(LISTENER, hasconnection, hasconnection), PSI_LUA_OF(LISTENER, settimeout, settimeout),
-    PSI_LUA_OF(LISTENER, __close, close), PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
+    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read),
+    PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send),
+    PSI_LUA_W(MODULE, SOCKET, shutdown), PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
+    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd),
+    PSI_LUA_OF(LISTENER, getlocal, address), PSI_LUA_OF(LISTENER, hasconnection, hasconnection),
+    PSI_LUA_OF(LISTENER, settimeout, settimeout), PSI_LUA_OF(LISTENER, __close, close),
+    PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
     PSI_LUA_OF(SETTINGS, loadsessions, loadsessions), PSI_LUA_OF(SETTINGS, savesessions, savesessions),
     PSI_LUA_OF(SETTINGS, __gc, settings_gc), PSI_LUA_OF(CORE, __gc, core_gc),
-    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
-    PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len),
+    PSI_LUA_OF(QUEUE, close, queue_close), PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
-    PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
-    PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
-    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
-    PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
-    PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
-    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0, NULL }
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains),
+    PSI_LUA_OF(CLASS, __close, sched_close), PSI_LUA_OF(CLASS, __tostring, sched_tostring),
+    PSI_LUA_W(CLASS, CLASS, sleep), PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep),
+    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, settings, make_settings),
+    PSI_LUA_F(HIDDEN, CLASS, spawn, start), PSI_LUA_F(HIDDEN, CLASS, turn, turn),
+    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
+    PSI_LUA_F(HIDDEN, SOCKET, plan, plan), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
+    PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
+    { NULL, NULL, NULL, 0, 0, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
@@ -15016,7 +15029,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         vm->meta[n] = lua_topointer(L, n);
         lua_pushstring(L, psi_lua_names[n]);
         lua_setfield(L, n, "__name");
-        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s, ...) and s:send(...) are the same */
+        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s) is s:send() */
         lua_setfield(L, n, "__index");
     }
     lua_newtable(L);
