@@ -222,7 +222,8 @@ typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
     int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
-                                 nonblocking operation lasts from its first WANT_* to its last */
+                                 nonblocking operation lasts from its first WANT_*, or from where a send
+                                 took a part, to its last */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
     int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
@@ -408,7 +409,7 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
-   WANT_*, from which its time runs; under TLS they may wait in the socket until psocket_flush,
+   WANT_*; under TLS they may wait in the socket until psocket_flush,
    psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
    together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
    psocket_geterror tells how many bytes had been taken. */
@@ -3429,10 +3430,10 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 #ifndef PSOCKET_NO_TLS
 /*==================================================================================================
  * >>x509
- * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only points into its
- * DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
- * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
+ * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC
+ * 9525) over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only
+ * points into its DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a
+ * certificate, of which psi_x509_explain alone makes a sentence; the work that a peer can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
@@ -3443,7 +3444,7 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
    bytes, and a certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
-#define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
+#define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, there are about ten */
 #define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
@@ -3583,7 +3584,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
     if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
     first = psi_x509_days(year, f[2]);
-    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) *in = psi_x509_none;
+    ok = ok && *t.p == 'Z' && f[2] && f[3] && first + f[3] <= psi_x509_days(year, f[2] + 1);
+    if (!ok) *in = psi_x509_none;
     return (int64_t)(first + f[3] - 1) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
@@ -3599,13 +3601,15 @@ static int64_t psi_x509_time(psi_x509_span *in)
 /* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves
    are in BearSSL's order. Extensions stand together, those that say what a key may do first. */
 #define PSI_X509_OIDS(X) \
-    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
-    X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
-    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
+    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") \
+    X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") \
+    X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") \
+    X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
     X(EC, "\x07" PSI_OID_ANSI "\x02\x01", "") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07", "") \
     X(P384, "\x05\x2B\x81\x04\x00\x22", "") X(P521, "\x05\x2B\x81\x04\x00\x23", "") \
     X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01", "") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02", "") \
-    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
+    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") \
+    X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
     X(SHA256, PSI_OID_NIST "\x01", "") X(SHA384, PSI_OID_NIST "\x02", "") X(SHA512, PSI_OID_NIST "\x03", "") \
     X(CPS, PSI_OID_PKIX "\x02\x01", "") X(NOTICE, PSI_OID_PKIX "\x02\x02", "") \
     X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01", "") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02", "") \
@@ -3615,7 +3619,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
     X(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") X(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
     X(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") X(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
     X(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") X(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
-    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
+    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") \
+    X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
     X(CN, PSI_OID_AT "\x03", "CN") X(SN, PSI_OID_AT "\x04", "SN") X(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
     X(C, PSI_OID_AT "\x06", "C") X(L, PSI_OID_AT "\x07", "L") X(ST, PSI_OID_AT "\x08", "ST") \
     X(STREET, PSI_OID_AT "\x09", "STREET") X(O, PSI_OID_AT "\x0A", "O") X(OU, PSI_OID_AT "\x0B", "OU") \
@@ -3883,7 +3888,7 @@ static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 
 /* --- names for people ----------------------------------------------------- */
 
-/* A string that grows in somebody else's memory until a piece does not fit: that and all others are left out. */
+/* A string that grows in somebody else's memory until a piece does not fit: all from there on is left out. */
 typedef struct psi_x509_text {
     char *p;
     size_t size, used;
@@ -3905,7 +3910,7 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     t->used += n;
 }
 
-/* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
+/* Writes a peer's text: control characters and malformed UTF-8 as \XX, special ones after a backslash. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
     size_t n;
@@ -4027,7 +4032,8 @@ static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 
 static const br_hash_class *psi_x509_hash_class(int hash)
 {
-    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    return hash == br_sha256_ID ? &br_sha256_vtable
+        : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
 }
 
 static size_t psi_x509_hash_len(int hash)
@@ -4037,7 +4043,8 @@ static size_t psi_x509_hash_len(int hash)
 
 static const unsigned char *psi_x509_hash_oid(int hash)
 {
-    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
+    return hash == br_sha256_ID ? BR_HASH_OID_SHA256
+        : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
 /* The digest of strings behind each other. */
@@ -4142,7 +4149,7 @@ typedef struct psi_x509_cert {
     psi_x509_alg alg;
     psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended; /* key usage and extended key usage bits; -1, all of them, if the extension is absent */
+    int usage, extended; /* key usage and extended key usage bits; -1, all, if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
     int flaw;                      /* PSI_RULE_* */
     psi_x509_span flawed;          /* the extension that it is about */
@@ -4177,7 +4184,7 @@ static int psi_x509_no_params(psi_x509_span in)
     return psi_x509_end(in) || PSI_X509_IS(in, "\x05\x00");
 }
 
-/* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
+/* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
     enum { HASH, PARAMS, MGF, MGF_HASH, MGF_PARAMS, SALT, TRAILER, FIELDS };
@@ -4270,7 +4277,7 @@ static int psi_x509_read_key(psi_x509_cert *c)
     curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
     psi_x509_demand(c, PSI_RULE_OTHER_KIND, curve);
     if (!curve) return 1;
-    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* uncompressed only */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
     c->key.key.ec.q = psi_x509_slice(v[2], &c->key.key.ec.qlen);
@@ -4353,7 +4360,7 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ISSUER_ID, SUBJECT_ID, REST, FIELDS };
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ID, ID2, REST, FIELDS };
     psi_x509_span v[FIELDS], dates, number;
     PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
@@ -4382,8 +4389,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(v[VERSION], "\2\1\2"));
     if (c->version == 2 && psi_x509_tag(v[REST]) == 0xA3)
         psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[REST])));
-    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ISSUER_ID].p == !v[ISSUER_ID].n &&
-                    !v[SUBJECT_ID].p == !v[SUBJECT_ID].n);
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ID].p == !v[ID].n && !v[ID2].p == !v[ID2].n);
     psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(v[SERIAL], "=u", &number) && number.n && number.n <= 20);
     psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
     psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
@@ -4520,7 +4526,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
-/* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
+/* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, or 0. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -4545,7 +4551,7 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
         }
     }
     held &= (1u << bits) - 1;
-    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes 2 bits, one */
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes half of it */
 }
 
 /* DER starts with a SEQUENCE: in the long form, as no text does, or one that is all there is (an EC key). */
@@ -4558,7 +4564,7 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs; /* room for a power of two, at least 4 */
+    psi_x509_cert *certs; /* room for a multiple of four */
     size_t count, bytes;
 } psi_x509_chain;
 
@@ -4585,8 +4591,7 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && c->count % 4 == 0 && (c->count & (c->count - 1)) == 0)
-        certs = psi_realloc(certs, size, size ? 2 * size : 4 * sizeof *c->certs);
+    if (copy && c->count % 4 == 0) certs = psi_realloc(certs, size, size + 4 * sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4631,8 +4636,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
     return good ? 0
-        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a "
-                  "plain one of a TRUSTED CERTIFICATE)", name);
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes "
+                  "a plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* --- private keys --------------------------------------------------------- */
@@ -4837,7 +4842,7 @@ static int psi_x509_load_anchors(psi_x509_chain *c, const psocket_tls_options *t
     return r ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
 }
 
-/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. Later it may have some. */
+/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. */
 static int psi_x509_trust(const psi_x509_chain **anchors, psocket_error *e)
 {
     int r = 0;
@@ -4870,7 +4875,7 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
-    int64_t until;       /* is lowered to the end of the path's certificates (of the peer's own, without a path) */
+    int64_t until;       /* is lowered to the first end of the path's certificates, or the peer's own */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
@@ -4904,7 +4909,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     if (dot) base = psi_x509_after(base, 1);
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
-    if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
+    if (psi_x509_ends_with(name, base) &&
+        (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
         return 1;
     if (!excluded || name.p[0] != '*') return 0;
     rest = psi_x509_after(name, 1);
@@ -5050,7 +5056,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
-    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, c->flaw, c);
+    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED))
+        return psi_x509_fail(w, c->flaw, c);
     if (psi_x509_gravity(child) == PSI_X509_SIGNED) return psi_x509_fail(w, child->flaw, child);
     if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constrains && i < depth; i++) {
@@ -5124,8 +5131,8 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     if (rule) return rule;
     if (!(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
-    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
-    return PSI_RULE_NONE;
+    if (!w->q->name || (psi_x509_host_parse(&host, w->q->name) && psi_x509_names(c, &host))) return PSI_RULE_NONE;
+    return PSI_RULE_NAME;
 }
 
 /* The verdict: w->rule and w->culprit. The name and dates are reported only if the path is otherwise good. */
@@ -5152,7 +5159,7 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, unsupported_ */
+    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, no support */
         {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
         {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
         {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
@@ -5202,7 +5209,8 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
         if (count > 1) psi_x509_put(t, ", ");
         psi_x509_put_safe(t, name, "");
     }
-    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : count ? "" : "no host (it has no alternative names)");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others"
+                 : count ? "" : "no host (it has no alternative names)");
     psi_x509_put_safe(t, host, "");
     is_host = psi_x509_host_parse(&parsed, asked);
     psi_x509_put(t, "%s", !is_host ? " (which is no host name)" : !same || parsed.dns.n ? ""
@@ -5210,7 +5218,8 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
-static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
+static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index,
+                            psocket_error *e)
 {
     int code = psi_x509_rules[rule].code;
     char what[sizeof e->text], whose[200];
@@ -5230,12 +5239,13 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
         psi_x509_put_oid(&t, c->flawed);
     }
     psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, label.used ? ": " : "", whose,
-                  psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+                  psi_x509_rules[rule].grave != PSI_X509_ENDED ? ""
+                  : " (to trust it, give it in ca_file or SSL_CERT_FILE)");
     if (e) e->cert_index = index;
     return code;
 }
 
-/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
+/* Judges a chain, certificate 0 being the peer's own, others in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
@@ -11916,6 +11926,7 @@ PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
     if (r) return r;
     s->sent = 0;
     do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
+    if (r >= 0 && ((size_t)r < len || psi_sock_unsent(s))) psi_sock_clock(s, 1); /* the rest waits from now on */
     return psi_public_answer(s, r);
 }
 
@@ -12341,8 +12352,8 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #define PSI_LUA_JIT 0
 #endif
 
-#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and continue; else Lua functions do it for them */
-#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it, and their errors stay theirs */
+#define PSI_LUA_CONTINUES (LUA_VERSION_NUM >= 503) /* C functions yield and go on; else Lua's do it for them */
+#define PSI_LUA_COPIES (LUA_VERSION_NUM >= 504) /* a string is there before finalizers run for it */
 #define PSI_LUA_TELLS (LUA_VERSION_NUM >= 503 || PSI_LUA_JIT) /* whether a yield will succeed */
 
 #if LUA_VERSION_NUM >= 503
@@ -12364,7 +12375,7 @@ extern "C" { /* as lua.hpp does; a Lua whose headers were included before, or Pl
 #endif
 
 #define PSI_LUA_CHUNK "=psocket" /* what the functions of our scripts have for a source */
-#define PSI_LUA_DEPTH 150 /* not every version keeps coroutines that resume each other from using up the C stack */
+#define PSI_LUA_DEPTH 150 /* not every version bounds how deep coroutines resume each other */
 
 #if LUA_VERSION_NUM >= 504
 #define PSI_LUA_RESUME(co, L, n, results) lua_resume(co, L, n, results)
@@ -12395,8 +12406,8 @@ static int psi_lua_state(lua_State *co)
     return lua_gettop(co) ? PSI_LUA_SUSPENDED : PSI_LUA_DEAD;
 }
 
-/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will fail (as in
-   pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
+/* Does a coroutine that noted what it waits for wait for it? Before Lua 5.3 nothing tells whether a yield will
+   fail (as in pcall in 5.1): if it did, the coroutine went on without our function on its stack. */
 static int psi_lua_waits(lua_State *co)
 {
     lua_Debug frame;
@@ -12453,14 +12464,15 @@ typedef struct psi_lua_task {
     uint8_t waits;       /* it has said what it waits for, and is left alone until then, */
     uint8_t timed;       /* or until its timer goes off */
     uint8_t queued;      /* it is ready */
-    uint8_t bound;       /* made by bind: its socket lies at the bottom of its stack; 2: and is being finished */
+    uint8_t bound;       /* made by bind: its socket is at the bottom of its stack; 2: and is being finished */
 } psi_lua_task;
 
 static psi_lua_task psi_lua_stranger; /* stands for a coroutine in PSI_LUA_STRANGERS, and is never changed */
 
-/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie in. */
+/* A scheduler. Its uservalue is a table: coroutine -> psi_lua_task, and by number the blocks that these lie
+   in. */
 typedef struct psi_lua_sched {
-    psi_link ready, now; /* tasks to be resumed in the next turn, and in this one (which a turn in errorfunc may finish) */
+    psi_link ready, now; /* to be resumed in the next turn, and in this one (or one within it) */
     psi_link unused;
     struct psi_lua_vm *vm;
     psocket_poller *poller;  /* NULL once closed */
@@ -12501,7 +12513,8 @@ struct psi_lua_sock {
     unsigned promised : 1;   /* hasconnection has said that accept will not yield */
 };
 
-/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind INT_MAX. */
+/* A queue. Its uservalue is a table of what is in it: count items from index first on, which begin anew behind
+   INT_MAX. */
 typedef struct psi_lua_fifo {
     psi_link ring; /* of tasks that wait for an item; without prev: collected */
     uint32_t first, count;
@@ -12622,7 +12635,7 @@ static int psi_lua_fail(lua_State *L, int code, const char *text)
 static int psi_lua_fail_sock(lua_State *L, const psi_lua_sock *k, int code)
 {
     psocket_error e;
-    if (code == PSOCKET_WANT_DECISION || code == PSOCKET_WANT_SIGNATURE) code = PSOCKET_BUSY; /* in the midst of a handshake */
+    if (psi_is_want(code)) code = PSOCKET_BUSY; /* in the midst of a handshake that asks */
     if (code == PSOCKET_BUSY || code == PSOCKET_TIMEOUT || code == PSOCKET_CLOSED || code == PSOCKET_CLOSED_HERE) {
         if (k && k->s) psi_sock_note(k->s, code, 0); /* it may be ours, and geterror is to agree */
         return psi_lua_fail(L, code, NULL);
@@ -12929,8 +12942,8 @@ static const char *psi_lua_store_other(lua_State *L, char kind, int *at)
     return kind == 'f' ? " must be a function" : " must be a list of certificates";
 }
 
-/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as long as what is
-   pushed. How many they are. */
+/* Reads the options in the table at index, if there is one, into what lies at base, where they are valid as
+   long as what is pushed. How many they are. */
 static int psi_lua_read(lua_State *L, int index, const psi_lua_source *from, void *base)
 {
     const psi_lua_option *o;
@@ -13067,7 +13080,7 @@ static int psi_lua_listen_for(const psi_lua_sched *S, psi_lua_sock *k, int event
     const psi_lua_task *other = k->waiter[!(event >> 1)];
     psocket_poller *p = psi_lua_poller(k);
     if (p != S->poller) {
-        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY; /* it is in that task's poller */
+        if (p && other && other->sched && other->sched->poller == p) return PSOCKET_BUSY;
         psi_lua_forget(k);
     }
     if (k->s->watch.events & event) return 0;
@@ -13110,7 +13123,7 @@ struct psi_lua_op {
     int64_t due;        /* or how long */
     int again;          /* it has waited before */
     int soon;           /* it need not wait, but has done its share of this turn */
-    double state;       /* what it remembers from one try to the next: when its time is over, 0 never; send: the bytes sent */
+    double state;       /* what it remembers: when its time is over, 0 never; send: the bytes sent */
 };
 
 /* Before an operation tries: 0, or PSOCKET_BUSY if another coroutine waits in one of these directions. */
@@ -13141,7 +13154,8 @@ static int psi_lua_claim(lua_State *L, psi_lua_sock *k, int claims)
     return 0;
 }
 
-/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for none. */
+/* Notes that L, which is no task, or one whose scheduler cannot help, waits in these directions of k, or for
+   none. */
 static void psi_lua_note_stranger(lua_State *L, psi_lua_sock *k, int claims)
 {
     int way;
@@ -13167,8 +13181,8 @@ static int psi_lua_patience(int64_t due)
     return ms;
 }
 
-/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has it try
-   again. */
+/* Before L yields: notes what it waits for. The scheduler of a task then resumes it in time; any other just has
+   it try again. */
 static void psi_lua_park(lua_State *L, const psi_lua_op *op)
 {
     psi_lua_task *t = op->vm->at && op->vm->at->co == L ? op->vm->at : NULL;
@@ -13221,8 +13235,9 @@ static void psi_lua_limit(psi_lua_op *op, int ms)
     op->state = ms < INT_MAX ? (double)(psocket_now() + ms) : 0;
 }
 
-/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the time of
-   what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is kept here. */
+/* Begins to try an operation on the socket at 1, with options at arg `options`. 0, or PSOCKET_BUSY. C keeps the
+   time of what is sent, since it alone sees bytes leave; that of receipts, which each may name for itself, is
+   kept here. */
 static int psi_lua_begin(lua_State *L, psi_lua_op *op, int event, int options)
 {
     const psi_lua_task *t = op->vm->at;
@@ -13500,8 +13515,9 @@ static void psi_lua_set_hex(lua_State *L, const char *name, const uint8_t *diges
     lua_setfield(L, -2, name);
 }
 
-/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and what
-   verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the digest. */
+/* Pushes what a handshake asks, by its name in the settings' table, and the arguments: "decide", the peer and
+   what verification says of it; or the number of an identity whose key is to sign, the scheme, the hash and the
+   digest. */
 static int psi_lua_push_question(lua_State *L)
 {
     const psi_lua_sock *k = (const psi_lua_sock *)lua_touserdata(L, 1);
@@ -13551,8 +13567,8 @@ static int psi_lua_begin_tls(lua_State *L, psi_lua_sock *k)
     return psocket_starttls(k->s, t ? t->tls : NULL, lua_isnoneornil(L, 3) ? NULL : lua_tostring(L, 3));
 }
 
-/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or what is asked;
-   then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
+/* secure(socket [, settings or nil, name or nil, seconds or nil]): the handshake: what starttls returns, or
+   what is asked; then secure(socket) goes on. If it fails the socket is closed. C keeps the time. */
 static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -13586,7 +13602,8 @@ static int psi_lua_try_secure(lua_State *L, psi_lua_op *op)
     return 2;
 }
 
-/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give back. */
+/* accept(listener [, options]). In a task it also waits for descriptors and memory, which others may give
+   back. */
 static int psi_lua_try_accept(lua_State *L, psi_lua_op *op)
 {
     int r = psi_lua_begin(L, op, PSOCKET_READ, 2);
@@ -13664,8 +13681,8 @@ static int psi_lua_try(lua_State *L, int again, double *state)
     }
 }
 
-/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of the
-   arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
+/* A function of the script yields, and calls this again, with `again` and what is to be remembered in front of
+   the arguments. The same first result, upvalue 1, which no operation returns, tells it to. */
 static int psi_lua_once(lua_State *L)
 {
     int again = lua_rawequal(L, 1, lua_upvalueindex(1)), n;
@@ -13828,9 +13845,9 @@ static void psi_lua_push_seconds(lua_State *L, int ms)
     else lua_pushnumber(L, (lua_Number)ms / 1000);
 }
 
-/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy; else true; the
-   settings, unless they are to be made; a timeout in seconds; the options, if they say more than that; and which argument
-   they are. */
+/* plan(socket, ...), with the arguments of starttls: false if it uses TLS already; a failure if it is busy;
+   else true; the settings, unless they are to be made; a timeout in seconds; the options, if they say more than
+   that; and which argument they are. */
 static int psi_lua_plan(lua_State *L)
 {
     enum { TARGET = 2, NONE = 5 };
@@ -13904,7 +13921,8 @@ static int psi_lua_settings_gc(lua_State *L)
 
 /*--- the rest of sockets and listeners */
 
-/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it again. */
+/* Another coroutine may wait for what a look at the socket has just fetched: the system will not report it
+   again. */
 static void psi_lua_looked(const psi_lua_sock *k, int ended)
 {
     if (k->waiter[0] && (ended || psocket_pending(k->s))) psi_lua_wake_all(k);
@@ -14012,7 +14030,8 @@ static int psi_lua_settimeout(lua_State *L)
     return 0;
 }
 
-/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's own. */
+/* setyield(yes): whether calls on it yield in a coroutine. They do not where the coroutines are somebody's
+   own. */
 static int psi_lua_setyield(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
@@ -14040,7 +14059,7 @@ static int psi_lua_geterror(lua_State *L)
 {
     psi_lua_sock *k = psi_lua_self(L);
     psocket_error e;
-    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* for others 0 is no alert, no certificate */
+    int code = psocket_geterror(k->s, &e), tls = code <= PSOCKET_TLS_PROTOCOL; /* else 0 is no alert */
     if (code == 0) return 0;
     psi_lua_fail(L, code, e.text);
     lua_newtable(L);
@@ -14167,7 +14186,8 @@ static int psi_lua_now(lua_State *L)
     return 1;
 }
 
-/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked first. */
+/* Answers with the list at 4, which options.resolve has returned. Puts true there if it is to be asked
+   first. */
 static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
 {
     lua_State *L = (lua_State *)user;
@@ -14185,7 +14205,8 @@ static void psi_lua_resolved(void *user, psocket_resolve *r, const char *host)
     psocket_resolve_done(r, code);
 }
 
-/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked first. */
+/* dial(host, port, options [, addresses]): begins to connect. false and options.resolve if that is to be asked
+   first. */
 static int psi_lua_dial(lua_State *L)
 {
     psi_lua_sock *k;
@@ -14208,7 +14229,8 @@ static int psi_lua_dial(lua_State *L)
 
 /*--- the scheduler */
 
-/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no constructor. */
+/* Makes the core of the scheduler at 1 when it is first used, so that a class derived from it needs no
+   constructor. */
 static void psi_lua_make_core(lua_State *L)
 {
     psi_lua_sched *S = (psi_lua_sched *)PSI_LUA_USERDATA(L, sizeof *S, 1);
@@ -14277,6 +14299,7 @@ static psi_lua_task *psi_lua_new_task(lua_State *L, psi_lua_sched *S, int table,
 /* Leaves nothing of a task, but for its place in the table. */
 static void psi_lua_clear_task(psi_lua_sched *S, psi_lua_task *t)
 {
+    if (S->vm->at == t) S->vm->at = NULL; /* without memory Lua may have jumped over psi_lua_let_run */
     psi_lua_wake_ring(&t->joiners);
     psi_lua_release(t);
     psi_link_out(&t->link);
@@ -14339,8 +14362,8 @@ static int psi_lua_sched_close(lua_State *L)
     return 0;
 }
 
-/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be pushed, and
-   lua_pcall has two arguments more. */
+/* Begins to note what the coroutine at index thread has returned (ok) or failed with, for join: these are to be
+   pushed, and lua_pcall has two arguments more. */
 static void psi_lua_push_note(lua_State *L, int thread, int ok)
 {
     psi_lua_get(L, PSI_LUA_NOTE);
@@ -14348,8 +14371,9 @@ static void psi_lua_push_note(lua_State *L, int thread, int ok)
     lua_pushboolean(L, ok);
 }
 
-/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises it. The
-   scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next turn. */
+/* A task has failed with the error on top of its stack: hands it to who joins it, tells errorfunc, or raises
+   it. The scheduler is at 1, the coroutine on top. Whatever fails in here, the task is over with the next
+   turn. */
 static void psi_lua_failed(lua_State *L, psi_lua_sched *S, int table, psi_lua_task *t, lua_State *co)
 {
     int thread = lua_gettop(L), error = thread + 1, joined = t && !psi_lua_empty(&t->joiners);
@@ -14399,7 +14423,8 @@ static void psi_lua_returned(lua_State *L, psi_lua_sched *S, int table, psi_lua_
     else if (t) psi_lua_end_task(L, S, table, t, 1);
 }
 
-/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers lua_resume's. */
+/* Lets a task's coroutine run until it yields or ends; *t is NULL if it was removed meanwhile. Answers
+   lua_resume's. */
 static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua_State *co, int nargs)
 {
     psi_lua_vm *vm = S->vm;
@@ -14415,7 +14440,7 @@ static int psi_lua_let_run(lua_State *L, psi_lua_sched *S, psi_lua_task **t, lua
     vm->depth--;
     vm->at = outer;
     if ((*t)->co != co) *t = NULL;
-    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results); /* what it has yielded */
+    if (status == LUA_YIELD && results) lua_settop(co, results < 0 ? 0 : lua_gettop(co) - results);
     return status;
 }
 
@@ -14447,8 +14472,8 @@ static void psi_lua_resume(lua_State *L, psi_lua_sched *S, int table, psi_lua_ta
     lua_pop(L, 1);
 }
 
-/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next turn, and
-   finishes the socket when it ends. */
+/* add(function or coroutine, arguments ...): starts it at once. spawn(function, socket): starts it in the next
+   turn, and finishes the socket when it ends. */
 static int psi_lua_start(lua_State *L)
 {
     int n = lua_gettop(L), spawn = psi_lua_named(L, "spawn"), table, thread, i;
@@ -14485,8 +14510,8 @@ static int psi_lua_start(lua_State *L)
     return 1;
 }
 
-/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will have some
-   without that (nil: not before). For a foreign event loop. */
+/* getfd(scheduler): the descriptor that becomes readable when step has work, and in how many seconds it will
+   have some without that (nil: not before). For a foreign event loop. */
 static int psi_lua_sched_getfd(lua_State *L)
 {
     psi_lua_sched *S = psi_lua_scheduling(L);
@@ -14568,7 +14593,7 @@ static int psi_lua_wait(lua_State *L, psi_lua_sched *S, int ms)
 static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t due)
 {
     int n, ms;
-    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table); /* what ran is worth it */
+    if (LUA_VERSION_NUM >= 504 && !S->urgent && S->ran / 4 >= S->live) psi_lua_bury(L, S, table);
     ms = psi_lua_patience(due);
     if (S->urgent || !psi_lua_empty(&S->now)) ms = 0;
     else if (!psi_lua_empty(&S->ready)) ms = ms != 0; /* those that yielded by themselves are in no hurry */
@@ -14592,8 +14617,8 @@ static int psi_lua_one_turn(lua_State *L, psi_lua_sched *S, int table, int64_t d
     return n;
 }
 
-/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left, has
-   something happened, and do those that are ready only yield by themselves? */
+/* turn(scheduler, due): turns, until something has happened or due; without due several. Are there tasks left,
+   has something happened, and do those that are ready only yield by themselves? */
 static int psi_lua_turn(lua_State *L)
 {
     int table, turns, n = 0, endless = lua_isnoneornil(L, 2), lazy = 0;
@@ -14670,8 +14695,8 @@ static int psi_lua_push(lua_State *L)
     return 1;
 }
 
-/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If a finalizer
-   brings the queue back none can wait for it, since __gc does not come again. */
+/* close and __gc: a task waits for a queue that is gone once its coroutine was resumed by others, or closed. If
+   a finalizer brings the queue back none can wait for it, since __gc does not come again. */
 static int psi_lua_queue_close(lua_State *L)
 {
     psi_lua_fifo *q = (psi_lua_fifo *)psi_lua_object(L);
@@ -14777,8 +14802,9 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  return ask(s, asks, nil, C.secure(s, t, type(a) == 'string' and a or nil, seconds))\n"
     "end\n"
     "local function same(...) return ... end\n"
-    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before goes a short way:
-       a coroutine's stack keeps the size that it once had. No tail call: errors look for how this was called. */
+    /* starttls(socket, name | certificates | settings, options | settings, options). What was parsed before
+       goes a short way: a coroutine's stack keeps the size that it once had. No tail call: errors look for how
+       this was called. */
     "function M.starttls(s, a, b, c)\n"
     "  local t = b == nil and quick[a]\n"
     "  if t and M.getside(s) == 'server' then return same(C.secure(s, t)) end\n"
@@ -14904,7 +14930,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n",
 
     "function S.new() return setmetatable({}, S) end\n"
-    "function S.__construct() end\n" /* all is made on first use: for constructors of derived classes that call it */
+    "function S.__construct() end\n" /* for constructors of derived classes */
     "function S.addloop(self, f)\n"
     "  if type(self) ~= 'table' then bad('table expected, got ' .. type(self), 1) end\n"
     "  if not callable(f) then bad('function expected, got ' .. type(f), 2) end\n"
@@ -14929,7 +14955,7 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
     "local put, get = rawset, rawget\n"
-    "if not ephemeral and debug and debug.setfenv then\n" /* one that refers to its coroutine lies in it, which nothing runs */
+    "if not ephemeral and debug and debug.setfenv then\n" /* then it lies in the coroutine itself */
     "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
     "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
     "end\n"
@@ -14937,9 +14963,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
-    "  C.join(self, co)\n"
+    "  local fine, why = true, nil\n"
+    "  while fine and not yieldable() and S.contains(self, co) do fine, why = pcall(S.step, self, 1) end\n"
+    "  if fine then C.join(self, co) end\n"
     "  local r = get(results, co)\n"
+    "  if not fine and (not r or r.ok) then error(why, 0) end\n" /* it is another task's */
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"
@@ -14961,32 +14989,34 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
 #define PSI_LUA_W(in, of, key) { #key, psi_lua_run, psi_lua_try_##key, PSI_LUA_##in, PSI_LUA_##of, NULL }
 #define PSI_LUA_ONCE(of, key) { #key, psi_lua_once, psi_lua_try_##key, PSI_LUA_HIDDEN, PSI_LUA_##of, NULL }
 
-static const psi_lua_function psi_lua_functions[] = {
-    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside), PSI_LUA_M(isopen),
-    PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair), PSI_LUA_M(peek),
-    PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield), PSI_LUA_M(tlsinfo),
-    PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
+static const psi_lua_function psi_lua_functions[] = { /* those of ONCE leave the yield to the script */
+    PSI_LUA_M(close), PSI_LUA_M(export), PSI_LUA_M(geterror), PSI_LUA_M(getfd), PSI_LUA_M(getside),
+    PSI_LUA_M(isopen), PSI_LUA_M(istls), PSI_LUA_M(isudp), PSI_LUA_M(listen), PSI_LUA_M(now), PSI_LUA_M(pair),
+    PSI_LUA_M(peek), PSI_LUA_M(pending), PSI_LUA_M(setpeer), PSI_LUA_M(settimeout), PSI_LUA_M(setyield),
+    PSI_LUA_M(tlsinfo), PSI_LUA_M(unrecv), PSI_LUA_M(wrap), PSI_LUA_F(MODULE, SOCKET, getlocal, address),
     PSI_LUA_F(MODULE, SOCKET, getpeer, address), PSI_LUA_F(MODULE, SOCKET, udpserver, listen),
-    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read), PSI_LUA_W(MODULE, SOCKET, read_until),
-    PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send), PSI_LUA_W(MODULE, SOCKET, shutdown),
-    PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
-    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd), PSI_LUA_OF(LISTENER, getlocal, address),
-    PSI_LUA_OF(LISTENER, hasconnection, hasconnection), PSI_LUA_OF(LISTENER, settimeout, settimeout),
-    PSI_LUA_OF(LISTENER, __close, close), PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
+    PSI_LUA_F(MODULE, CLASS, queue, new_queue), PSI_LUA_W(MODULE, SOCKET, read),
+    PSI_LUA_W(MODULE, SOCKET, read_until), PSI_LUA_W(MODULE, SOCKET, recv), PSI_LUA_W(MODULE, SOCKET, send),
+    PSI_LUA_W(MODULE, SOCKET, shutdown), PSI_LUA_OF(SOCKET, __close, close), PSI_LUA_OF(SOCKET, __gc, gc),
+    PSI_LUA_OF(LISTENER, close, close), PSI_LUA_OF(LISTENER, getfd, getfd),
+    PSI_LUA_OF(LISTENER, getlocal, address), PSI_LUA_OF(LISTENER, hasconnection, hasconnection),
+    PSI_LUA_OF(LISTENER, settimeout, settimeout), PSI_LUA_OF(LISTENER, __close, close),
+    PSI_LUA_OF(LISTENER, __gc, gc), PSI_LUA_W(LISTENER, LISTENER, accept),
     PSI_LUA_OF(SETTINGS, loadsessions, loadsessions), PSI_LUA_OF(SETTINGS, savesessions, savesessions),
     PSI_LUA_OF(SETTINGS, __gc, settings_gc), PSI_LUA_OF(CORE, __gc, core_gc),
-    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len), PSI_LUA_OF(QUEUE, close, queue_close),
-    PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
+    PSI_LUA_OF(QUEUE, __gc, queue_close), PSI_LUA_OF(QUEUE, __len, queue_len),
+    PSI_LUA_OF(QUEUE, close, queue_close), PSI_LUA_OF(QUEUE, push, push), PSI_LUA_W(QUEUE, QUEUE, pop),
     PSI_LUA_OF(CLASS, add, start), PSI_LUA_OF(CLASS, close, sched_close), PSI_LUA_OF(CLASS, contains, contains),
-    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains), PSI_LUA_OF(CLASS, __close, sched_close),
-    PSI_LUA_OF(CLASS, __tostring, sched_tostring), PSI_LUA_W(CLASS, CLASS, sleep),
-    PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep), /* these leave the yield to the script */
-    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen), PSI_LUA_F(HIDDEN, CLASS, dial, dial),
-    PSI_LUA_F(HIDDEN, CLASS, settings, make_settings), PSI_LUA_F(HIDDEN, CLASS, spawn, start),
-    PSI_LUA_F(HIDDEN, CLASS, turn, turn), PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question),
-    PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines), PSI_LUA_F(HIDDEN, SOCKET, plan, plan),
-    PSI_LUA_F(HIDDEN, SETTINGS, asks, asks), PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure),
-    PSI_LUA_W(HIDDEN, SOCKET, step), { NULL, NULL, NULL, 0, 0, NULL }
+    PSI_LUA_OF(CLASS, getfd, sched_getfd), PSI_LUA_OF(CLASS, remove, contains),
+    PSI_LUA_OF(CLASS, __close, sched_close), PSI_LUA_OF(CLASS, __tostring, sched_tostring),
+    PSI_LUA_W(CLASS, CLASS, sleep), PSI_LUA_ONCE(LISTENER, accept), PSI_LUA_ONCE(CLASS, sleep),
+    PSI_LUA_F(HIDDEN, CLASS, bad, blame), PSI_LUA_F(HIDDEN, CLASS, bind, listen),
+    PSI_LUA_F(HIDDEN, CLASS, dial, dial), PSI_LUA_F(HIDDEN, CLASS, settings, make_settings),
+    PSI_LUA_F(HIDDEN, CLASS, spawn, start), PSI_LUA_F(HIDDEN, CLASS, turn, turn),
+    PSI_LUA_F(HIDDEN, SOCKET, answer, answer_question), PSI_LUA_F(HIDDEN, SOCKET, lines, check_lines),
+    PSI_LUA_F(HIDDEN, SOCKET, plan, plan), PSI_LUA_F(HIDDEN, SETTINGS, asks, asks),
+    PSI_LUA_W(HIDDEN, CLASS, join), PSI_LUA_W(HIDDEN, SOCKET, secure), PSI_LUA_W(HIDDEN, SOCKET, step),
+    { NULL, NULL, NULL, 0, 0, NULL }
 };
 
 PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
@@ -15010,7 +15040,7 @@ PSOCKET_LUA_API int luaopen_psocket(lua_State *L)
         vm->meta[n] = lua_topointer(L, n);
         lua_pushstring(L, psi_lua_names[n]);
         lua_setfield(L, n, "__name");
-        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s, ...) and s:send(...) are the same */
+        lua_pushvalue(L, n == PSI_LUA_SOCKET ? PSI_LUA_MODULE : n); /* module.send(s) is s:send() */
         lua_setfield(L, n, "__index");
     }
     lua_newtable(L);

@@ -34,7 +34,9 @@ for v in ${LUA_ONLY:-5.1 5.2 5.3 5.4 5.5 jit}; do
             { [ $bind = 0 ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
             "$work/host" $mode "$here/memory/bind.lua" >"$work/log" 2>&1; } &&
             { [ $mode != once ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
-            "$work/host" once "$here/memory/run.lua" >"$work/log" 2>&1; }; then
+            "$work/host" once "$here/memory/run.lua" >"$work/log" 2>&1; } &&
+            { [ $mode != once ] || LUA_CPATH="$(dirname "$module")/?.so" ASAN_OPTIONS=detect_leaks=0 \
+            "$work/host" once "$here/memory/jump.lua" >"$work/log" 2>&1; }; then
             passed=$((passed + 1))
             echo "ok Lua $v, $mode"
         else
