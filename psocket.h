@@ -7576,7 +7576,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept or read: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -7930,7 +7930,7 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
     uint32_t at;
-    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
+    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG || ticket.n > PSI_SESSION_LONGEST) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
     for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
@@ -14963,9 +14963,11 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
-    "  C.join(self, co)\n"
+    "  local fine, why = true, nil\n"
+    "  while fine and not yieldable() and S.contains(self, co) do fine, why = pcall(S.step, self, 1) end\n"
+    "  if fine then C.join(self, co) end\n"
     "  local r = get(results, co)\n"
+    "  if not fine and (not r or r.ok) then error(why, 0) end\n" /* it is another task's */
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"

@@ -65,4 +65,19 @@ t.test("a result that refers to its coroutine does not keep it", function()
   t.check(left < 10, left)
 end)
 
+t.test("outside of tasks join raises what the task has raised", function()
+  for _, problem in ipairs { "on purpose", { "a table" } } do
+    local sched = psocket.scheduler()
+    local co = sched:add(function() sched:sleep(0.01) error(problem, 0) end)
+    local ok, why = pcall(sched.join, sched, co)
+    t.equal(ok, false)
+    t.equal(why, problem)
+    co = sched:add(function() sched:sleep(0.05) return "done" end)
+    sched:add(function() sched:sleep(0.01) error("another") end)
+    ok, why = pcall(sched.join, sched, co)
+    t.check(not ok and why:find("another", 1, true), why)
+    t.equal(sched:join(co), "done")
+  end
+end)
+
 t.finish()
