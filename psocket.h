@@ -4706,12 +4706,12 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 
 #define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
+/* Any of PKCS#8 (RFC 5958; attributes may follow), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve;
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
@@ -7576,7 +7576,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept or read: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -7930,7 +7930,7 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
     uint32_t at;
-    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
+    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG || ticket.n > PSI_SESSION_LONGEST) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
     for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
