@@ -80,4 +80,21 @@ t.test("outside of tasks join raises what the task has raised", function()
   end
 end)
 
+t.test("tasks return although a sandbox has taken the libraries away", function()
+  local taken = {}
+  for _, name in ipairs { "debug", "rawget", "rawset", "coroutine", "select", "error", "pcall", "next", "tonumber" } do
+    taken[name], _G[name] = _G[name], nil
+  end
+  local sched, ok, got, why = psocket.scheduler(), nil, nil, nil
+  local co = sched:add(function() return "done" end)
+  local bad = sched:add(function() sched:sleep(0.001) local _ = nil + 1 end)
+  sched.errorfunc = function(e) why = e end
+  local run = sched.run
+  ok = taken.pcall(function() run(sched) got = sched:join(co) end)
+  for name, value in pairs(taken) do _G[name] = value end
+  t.equal(ok, true)
+  t.equal(got, "done")
+  t.check(why and not sched:contains(bad), why)
+end)
+
 t.finish()
