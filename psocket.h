@@ -3430,10 +3430,10 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
 #ifndef PSOCKET_NO_TLS
 /*==================================================================================================
  * >>x509
- * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC 9525)
- * over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only points into its
- * DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a certificate, of which
- * psi_x509_explain alone makes a sentence; the work that a peer's chain can cause is capped.
+ * PEM, private keys, trust anchors, and the validation of certificate paths (RFC 5280 section 6, names by RFC
+ * 9525) over BearSSL's primitives. Invariants: a certificate is parsed once, when it joins its chain, and only
+ * points into its DER, which the chain owns; trust is immutable once loaded; a search answers with a rule and a
+ * certificate, of which psi_x509_explain alone makes a sentence; the work that a peer can cause is capped.
  * A chain, a key and a trust own what they hold; whoever loaded one frees it.
  *================================================================================================*/
 
@@ -3444,7 +3444,7 @@ static int psi_dns_start(psocket_resolve **out, const char *host, psocket_resolv
    bytes, and a certificate may need 50 among 200 anchors: 100000 are enough for 2000 certificates, in 5 ms. */
 #define PSI_X509_SIGNATURES 64
 #define PSI_X509_WORK 100000
-#define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, public ones have about ten */
+#define PSI_X509_LIST 64       /* elements of a list that has none twice; of extensions, there are about ten */
 #define PSI_X509_SIGNATURE 512 /* bytes of the longest signature that is made: RSA 4096 */
 
 /* --- DER: definite minimal lengths, tag numbers below 31 ------------------ */
@@ -3584,7 +3584,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
     if (utc) f[0] = f[1] < 50 ? 20 : 19;
     year = f[0] * 100 + f[1];
     first = psi_x509_days(year, f[2]);
-    if (!ok || *t.p != 'Z' || !f[2] || !f[3] || first + f[3] > psi_x509_days(year, f[2] + 1)) *in = psi_x509_none;
+    ok = ok && *t.p == 'Z' && f[2] && f[3] && first + f[3] <= psi_x509_days(year, f[2] + 1);
+    if (!ok) *in = psi_x509_none;
     return (int64_t)(first + f[3] - 1) * 86400 + f[4] * 3600 + f[5] * 60 + f[6];
 }
 
@@ -3600,13 +3601,15 @@ static int64_t psi_x509_time(psi_x509_span *in)
 /* Those that are looked for, each after its length, with what people call them. Those of three hashes or curves
    are in BearSSL's order. Extensions stand together, those that say what a key may do first. */
 #define PSI_X509_OIDS(X) \
-    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") \
-    X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") \
-    X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
+    X(RSA, PSI_OID_PKCS1 "\x01", "") X(RSA_MD5, PSI_OID_PKCS1 "\x04", "") \
+    X(RSA_SHA1, PSI_OID_PKCS1 "\x05", "") X(MGF1, PSI_OID_PKCS1 "\x08", "") X(PSS, PSI_OID_PKCS1 "\x0A", "") \
+    X(RSA_SHA256, PSI_OID_PKCS1 "\x0B", "") X(RSA_SHA384, PSI_OID_PKCS1 "\x0C", "") \
+    X(RSA_SHA512, PSI_OID_PKCS1 "\x0D", "") \
     X(EC, "\x07" PSI_OID_ANSI "\x02\x01", "") X(P256, "\x08" PSI_OID_ANSI "\x03\x01\x07", "") \
     X(P384, "\x05\x2B\x81\x04\x00\x22", "") X(P521, "\x05\x2B\x81\x04\x00\x23", "") \
     X(ECDSA_SHA1, "\x07" PSI_OID_ANSI "\x04\x01", "") X(ECDSA_SHA256, "\x08" PSI_OID_ANSI "\x04\x03\x02", "") \
-    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
+    X(ECDSA_SHA384, "\x08" PSI_OID_ANSI "\x04\x03\x03", "") \
+    X(ECDSA_SHA512, "\x08" PSI_OID_ANSI "\x04\x03\x04", "") \
     X(SHA256, PSI_OID_NIST "\x01", "") X(SHA384, PSI_OID_NIST "\x02", "") X(SHA512, PSI_OID_NIST "\x03", "") \
     X(CPS, PSI_OID_PKIX "\x02\x01", "") X(NOTICE, PSI_OID_PKIX "\x02\x02", "") \
     X(SERVER_AUTH, PSI_OID_PKIX "\x03\x01", "") X(CLIENT_AUTH, PSI_OID_PKIX "\x03\x02", "") \
@@ -3616,7 +3619,8 @@ static int64_t psi_x509_time(psi_x509_span *in)
     X(POLICY_LIMITS, PSI_OID_CE "\x24", "policyConstraints ") X(SAN, PSI_OID_CE "\x11", "subjectAltName ") \
     X(SKI, PSI_OID_CE "\x0E", "subjectKeyIdentifier ") X(POLICIES, PSI_OID_CE "\x20", "certificatePolicies ") \
     X(MAPPINGS, PSI_OID_CE "\x21", "policyMappings ") X(AKI, PSI_OID_CE "\x23", "authorityKeyIdentifier ") \
-    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
+    X(ANY_LIMIT, PSI_OID_CE "\x36", "inhibitAnyPolicy ") \
+    X(AIA, PSI_OID_PKIX "\x01\x01", "authorityInfoAccess ") \
     X(CN, PSI_OID_AT "\x03", "CN") X(SN, PSI_OID_AT "\x04", "SN") X(SERIAL, PSI_OID_AT "\x05", "serialNumber") \
     X(C, PSI_OID_AT "\x06", "C") X(L, PSI_OID_AT "\x07", "L") X(ST, PSI_OID_AT "\x08", "ST") \
     X(STREET, PSI_OID_AT "\x09", "STREET") X(O, PSI_OID_AT "\x0A", "O") X(OU, PSI_OID_AT "\x0B", "OU") \
@@ -3884,7 +3888,7 @@ static int psi_x509_same_name(psi_x509_span a, psi_x509_span b)
 
 /* --- names for people ----------------------------------------------------- */
 
-/* A string that grows in somebody else's memory until a piece does not fit: that and all others are left out. */
+/* A string that grows in somebody else's memory until a piece does not fit: all from there on is left out. */
 typedef struct psi_x509_text {
     char *p;
     size_t size, used;
@@ -3906,7 +3910,7 @@ static void psi_x509_put(psi_x509_text *t, const char *format, ...)
     t->used += n;
 }
 
-/* Writes a peer's text: control characters and malformed UTF-8 as a backslash and hex, special ones after one. */
+/* Writes a peer's text: control characters and malformed UTF-8 as \XX, special ones after a backslash. */
 static void psi_x509_put_safe(psi_x509_text *t, psi_x509_span s, const char *special)
 {
     size_t n;
@@ -4028,7 +4032,8 @@ static int psi_x509_host_is(const psi_x509_host *h, int tag, psi_x509_span name)
 
 static const br_hash_class *psi_x509_hash_class(int hash)
 {
-    return hash == br_sha256_ID ? &br_sha256_vtable : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
+    return hash == br_sha256_ID ? &br_sha256_vtable
+        : hash == br_sha384_ID ? &br_sha384_vtable : &br_sha512_vtable;
 }
 
 static size_t psi_x509_hash_len(int hash)
@@ -4038,7 +4043,8 @@ static size_t psi_x509_hash_len(int hash)
 
 static const unsigned char *psi_x509_hash_oid(int hash)
 {
-    return hash == br_sha256_ID ? BR_HASH_OID_SHA256 : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
+    return hash == br_sha256_ID ? BR_HASH_OID_SHA256
+        : hash == br_sha384_ID ? BR_HASH_OID_SHA384 : BR_HASH_OID_SHA512;
 }
 
 /* The digest of strings behind each other. */
@@ -4143,7 +4149,7 @@ typedef struct psi_x509_cert {
     psi_x509_alg alg;
     psi_x509_alg only; /* what the key may sign with; kind 0: anything, hash 0: any hash */
     int version, self_issued, ca, path_len; /* path_len -1: no limit */
-    int usage, extended; /* key usage and extended key usage bits; -1, all of them, if the extension is absent */
+    int usage, extended; /* key usage and extended key usage bits; -1, all, if the extension is absent */
     int san_critical, constrains;  /* constrains: 0 no names, 1 those of known kinds, 2 others too */
     int flaw;                      /* PSI_RULE_* */
     psi_x509_span flawed;          /* the extension that it is about */
@@ -4178,7 +4184,7 @@ static int psi_x509_no_params(psi_x509_span in)
     return psi_x509_end(in) || PSI_X509_IS(in, "\x05\x00");
 }
 
-/* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if they are malformed or of another hash. Absent fields mean SHA-1. */
+/* RSASSA-PSS-params (RFC 4055 3.1): 1, or 0 if malformed or of another hash. Absent fields mean SHA-1. */
 static int psi_x509_pss_params(psi_x509_span in, psi_x509_alg *alg)
 {
     enum { HASH, PARAMS, MGF, MGF_HASH, MGF_PARAMS, SALT, TRAILER, FIELDS };
@@ -4271,7 +4277,7 @@ static int psi_x509_read_key(psi_x509_cert *c)
     curve = id == PSI_OID_EC ? psi_x509_curve(v[1]) : 0;
     psi_x509_demand(c, PSI_RULE_OTHER_KIND, curve);
     if (!curve) return 1;
-    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* RFC 5480 2.2, uncompressed */
+    if (v[2].n != 1 + 2 * psi_x509_curve_bytes(curve) || v[2].p[0] != 4) return 0; /* uncompressed only */
     c->key.key_type = BR_KEYTYPE_EC;
     c->key.key.ec.curve = curve;
     c->key.key.ec.q = psi_x509_slice(v[2], &c->key.key.ec.qlen);
@@ -4354,7 +4360,7 @@ static void psi_x509_read_extensions(psi_x509_cert *c, psi_x509_span list)
 /* Reads a certificate. Whatever is wrong with it becomes its flaw. */
 static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
 {
-    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ISSUER_ID, SUBJECT_ID, REST, FIELDS };
+    enum { TBS, ALG, SIG, VERSION, SERIAL, SIGNED, ISSUER, DATES, SUBJECT, SPKI, ID, ID2, REST, FIELDS };
     psi_x509_span v[FIELDS], dates, number;
     PSI_X509_PARSED();
     memset(c, 0, sizeof *c);
@@ -4383,8 +4389,7 @@ static void psi_x509_parse(psi_x509_cert *c, const uint8_t *der, size_t len)
     psi_x509_demand(c, PSI_RULE_VERSION, PSI_X509_IS(v[VERSION], "\2\1\2"));
     if (c->version == 2 && psi_x509_tag(v[REST]) == 0xA3)
         psi_x509_read_extensions(c, psi_x509_seq(psi_x509_any(&v[REST])));
-    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ISSUER_ID].p == !v[ISSUER_ID].n &&
-                    !v[SUBJECT_ID].p == !v[SUBJECT_ID].n);
+    psi_x509_demand(c, PSI_RULE_REST, psi_x509_end(v[REST]) && !v[ID].p == !v[ID].n && !v[ID2].p == !v[ID2].n);
     psi_x509_demand(c, PSI_RULE_SERIAL, psi_x509_read(v[SERIAL], "=u", &number) && number.n && number.n <= 20);
     psi_x509_demand(c, PSI_RULE_NAMES, c->issuer.n > 2 && (c->subject.n > 2 || (!c->ca && c->san_critical)));
     psi_x509_demand(c, PSI_RULE_LIMITS, c->ca || (c->path_len < 0 && !c->constrains));
@@ -4521,7 +4526,7 @@ static int psi_x509_pem_next(psi_x509_span *in, psi_x509_span *label, psi_x509_s
     return 1;
 }
 
-/* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, 0 if malformed. */
+/* Decodes a block's body, without its headers (RFC 1421), into out of 3/4 its size: the length, or 0. */
 static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -4546,7 +4551,7 @@ static size_t psi_x509_base64(psi_x509_span in, uint8_t *out)
         }
     }
     held &= (1u << bits) - 1;
-    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes 2 bits, one */
+    return held == 0 && bits == 2 * pad ? n : 0; /* a last byte leaves 4 bits, two pads; two bytes half of it */
 }
 
 /* DER starts with a SEQUENCE: in the long form, as no text does, or one that is all there is (an EC key). */
@@ -4559,7 +4564,7 @@ static int psi_x509_is_der(psi_x509_span s)
 
 /* A list of certificates, which owns the DER of each. Zero-initialise it. */
 typedef struct psi_x509_chain {
-    psi_x509_cert *certs; /* room for a power of two, at least 4 */
+    psi_x509_cert *certs; /* room for a multiple of four */
     size_t count, bytes;
 } psi_x509_chain;
 
@@ -4586,8 +4591,7 @@ static int psi_x509_chain_add(psi_x509_chain *c, int kind, const uint8_t *der, s
     for (i = 0; kind != PSI_X509_CHAIN && i < c->count; i++)
         if (psi_x509_same(c->certs[i].der, psi_x509_span_of(der, len))) return 0;
     copy = (uint8_t *)psi_alloc(len + 1);
-    if (copy && c->count % 4 == 0 && (c->count & (c->count - 1)) == 0)
-        certs = psi_realloc(certs, size, size ? 2 * size : 4 * sizeof *c->certs);
+    if (copy && c->count % 4 == 0) certs = psi_realloc(certs, size, size + 4 * sizeof *c->certs);
     if (!copy || !certs) {
         psi_free(copy);
         return PSOCKET_NOMEM;
@@ -4632,8 +4636,8 @@ static int psi_x509_load(psi_x509_chain *c, int kind, const void *text, size_t l
         return psi_err(e, r, "%s is larger than %lu bytes", name, (unsigned long)PSOCKET_CHAIN_BYTES);
     if (r) return psi_err_code(e, r);
     return good ? 0
-        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes a "
-                  "plain one of a TRUSTED CERTIFICATE)", name);
+        : psi_err(e, PSOCKET_TLS_PEM, "%s: no certificate found: expected PEM text or DER (\"openssl x509\" makes "
+                  "a plain one of a TRUSTED CERTIFICATE)", name);
 }
 
 /* --- private keys --------------------------------------------------------- */
@@ -4702,12 +4706,12 @@ static const char *psi_x509_key_ec(psi_x509_key *k, psi_x509_span in, int curve)
 
 #define PSI_X509_ENCRYPTED "the private key is encrypted: decrypt it first (openssl pkey -in KEY -out PLAIN)"
 
-/* Any of PKCS#8 (RFC 5958), PKCS#1 and SEC 1, told apart by what follows the version. */
+/* Any of PKCS#8 (RFC 5958; attributes may follow), PKCS#1 and SEC 1, told apart by what follows the version. */
 static const char *psi_x509_key_der(psi_x509_key *k, psi_x509_span der)
 {
     enum { VERSION, ALG, PARAMS, KEY, FIELDS };
     psi_x509_span v[FIELDS], seq = psi_x509_seq(der);
-    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve; /* or attributes */
+    int ok = psi_x509_read(der, "(=u(=o=.)=s.)", v), id = psi_x509_id(v[ALG]), curve;
     if (psi_x509_tag(seq) == 0x30) return PSI_X509_ENCRYPTED;
     psi_x509_any(&seq);
     if (psi_x509_tag(seq) == 0x02) return psi_x509_key_rsa(k, der);
@@ -4838,7 +4842,7 @@ static int psi_x509_load_anchors(psi_x509_chain *c, const psocket_tls_options *t
     return r ? 0 : psi_err(e, PSOCKET_TLS_NO_TRUST, "the folder %s holds no certificate", dir);
 }
 
-/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. Later it may have some. */
+/* Puts the system's anchors in place of none: 0, PSOCKET_TLS_NO_TRUST, NOMEM, DESCRIPTORS. */
 static int psi_x509_trust(const psi_x509_chain **anchors, psocket_error *e)
 {
     int r = 0;
@@ -4871,7 +4875,7 @@ typedef struct psi_x509_query {
     int client;          /* 1: the peer is a TLS client, 0: a server */
     const uint8_t *pins; /* SHA-256 of public keys, one of which must be on the path */
     size_t pin_count;
-    int64_t until;       /* is lowered to the end of the path's certificates (of the peer's own, without a path) */
+    int64_t until;       /* is lowered to the first end of the path's certificates, or the peer's own */
 } psi_x509_query;
 
 typedef struct psi_x509_walk {
@@ -4905,7 +4909,8 @@ static int psi_x509_dns_within(psi_x509_span base, psi_x509_span name, int exclu
     if (dot) base = psi_x509_after(base, 1);
     if (!psi_x509_is_dns(name, 1) || ((base.n || dot) && !psi_x509_is_dns(base, 0))) return -1;
     if (base.n == 0) return 1;
-    if (psi_x509_ends_with(name, base) && (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
+    if (psi_x509_ends_with(name, base) &&
+        (name.n == base.n ? !dot || excluded : name.p[name.n - base.n - 1] == '.'))
         return 1;
     if (!excluded || name.p[0] != '*') return 0;
     rest = psi_x509_after(name, 1);
@@ -5051,7 +5056,8 @@ static int psi_x509_may_issue(psi_x509_walk *w, const psi_x509_cert *c, int anch
     const psi_x509_cert *child = w->path[depth - 1];
     int i, rule = psi_x509_authority_rule(w, c, anchor, depth);
     if (psi_x509_edge(w, c, child, 0) == 0) return 0;
-    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED)) return psi_x509_fail(w, c->flaw, c);
+    if (psi_x509_gravity(c) >= (anchor ? PSI_X509_USED : PSI_X509_UNTRUSTED))
+        return psi_x509_fail(w, c->flaw, c);
     if (psi_x509_gravity(child) == PSI_X509_SIGNED) return psi_x509_fail(w, child->flaw, child);
     if (rule) return psi_x509_fail(w, rule, c);
     for (i = 0; c->constrains && i < depth; i++) {
@@ -5125,8 +5131,8 @@ static int psi_x509_leaf_rule(const psi_x509_walk *w, const psi_x509_cert *c, in
     if (rule) return rule;
     if (!(c->extended & PSI_X509_SERVER_AUTH << w->q->client)) return PSI_RULE_NOT_SERVER + w->q->client;
     if (c->ca && !pinned) return PSI_RULE_AUTHORITY;
-    if (w->q->name && (!psi_x509_host_parse(&host, w->q->name) || !psi_x509_names(c, &host))) return PSI_RULE_NAME;
-    return PSI_RULE_NONE;
+    if (!w->q->name || (psi_x509_host_parse(&host, w->q->name) && psi_x509_names(c, &host))) return PSI_RULE_NONE;
+    return PSI_RULE_NAME;
 }
 
 /* The verdict: w->rule and w->culprit. The name and dates are reported only if the path is otherwise good. */
@@ -5153,7 +5159,7 @@ static void psi_x509_judge(psi_x509_walk *w)
 /* The alert for a refused certificate (RFC 5246 7.2.2). */
 static int psi_x509_alert(int code)
 {
-    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, unsupported_ */
+    static const short alerts[][2] = { /* internal_error, unknown_ca, certificate_expired, _unknown, no support */
         {PSOCKET_NOMEM, 80}, {PSOCKET_DESCRIPTORS, 80}, {PSOCKET_TLS_NO_TRUST, 48},
         {PSOCKET_CERT_UNTRUSTED, 48}, {PSOCKET_CERT_SELF_SIGNED, 48},
         {PSOCKET_CERT_NOT_CA, 48}, {PSOCKET_CERT_EXPIRED, 45}, {PSOCKET_CERT_NOT_YET_VALID, 45},
@@ -5203,7 +5209,8 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
         if (count > 1) psi_x509_put(t, ", ");
         psi_x509_put_safe(t, name, "");
     }
-    psi_x509_put(t, "%s, not for ", count > 3 ? " and others" : count ? "" : "no host (it has no alternative names)");
+    psi_x509_put(t, "%s, not for ", count > 3 ? " and others"
+                 : count ? "" : "no host (it has no alternative names)");
     psi_x509_put_safe(t, host, "");
     is_host = psi_x509_host_parse(&parsed, asked);
     psi_x509_put(t, "%s", !is_host ? " (which is no host name)" : !same || parsed.dns.n ? ""
@@ -5211,7 +5218,8 @@ static void psi_x509_put_names(psi_x509_text *t, const psi_x509_cert *c, const c
 }
 
 /* Fills *e with the sentence for the rule that a certificate broke, index of the peer's. Returns its code. */
-static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index, psocket_error *e)
+static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_cert *c, int index,
+                            psocket_error *e)
 {
     int code = psi_x509_rules[rule].code;
     char what[sizeof e->text], whose[200];
@@ -5231,12 +5239,13 @@ static int psi_x509_explain(const psi_x509_query *q, int rule, const psi_x509_ce
         psi_x509_put_oid(&t, c->flawed);
     }
     psi_err_alert(e, code, psi_x509_alert(code), "certificate %s%s%s%s", what, label.used ? ": " : "", whose,
-                  psi_x509_rules[rule].grave == PSI_X509_ENDED ? " (to trust it, give it in ca_file or SSL_CERT_FILE)" : "");
+                  psi_x509_rules[rule].grave != PSI_X509_ENDED ? ""
+                  : " (to trust it, give it in ca_file or SSL_CERT_FILE)");
     if (e) e->cert_index = index;
     return code;
 }
 
-/* Judges a chain, certificate 0 being the peer's own, the rest in any order: 0, or the reason with *e filled. */
+/* Judges a chain, certificate 0 being the peer's own, others in any order: 0, or the reason with *e filled. */
 static int psi_x509_verify(psi_x509_query *q, const psi_x509_chain *chain, psocket_error *e)
 {
     psi_x509_walk *w;
@@ -7567,7 +7576,7 @@ static int psi_auth_request(psi_hs *h, psi_reader m)
 #define PSI_SESSION_SERVER 256       /* how many are remembered */
 #define PSI_SESSION_CLIENT 32
 #define PSI_SESSION_EACH 4           /* most tickets of one server */
-#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept: usual ones have 200 to 3,000 bytes */
+#define PSI_SESSION_LONGEST 4096     /* longest ticket that is kept or read: usual ones have 200 to 3,000 bytes */
 #define PSI_TICKET_RENEWAL 43200     /* seconds after which ticket keys of ours are renewed */
 
 /* --- the flat form -------------------------------------------------------- */
@@ -7921,7 +7930,7 @@ static psi_session *psi_ticket_read(psocket_tls *tls, int64_t now, psi_reader ti
     psi_writer w = PSI_ZERO;
     size_t n = ticket.n - PSI_TICKET_HEAD - PSI_REC_TAG;
     uint32_t at;
-    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG) return NULL;
+    if (!tls->tickets || ticket.n <= PSI_TICKET_HEAD + PSI_REC_TAG || ticket.n > PSI_SESSION_LONGEST) return NULL;
     psi_os_lock(&tls->lock);
     psi_ticket_renew(tls, now); /* if that fails, those that there are will do */
     for (at = 0; at < keys->n && !w.n; at += (uint32_t)sizeof *key) {
@@ -14962,18 +14971,21 @@ static const char *const psi_lua_script[] = { /* in parts, since C99 promises 4,
     "  end\n"
     "end\n"
     "local results = setmetatable({}, { __mode = 'k' })\n" /* of tasks that have ended */
-    "local put, get = rawset, rawget\n"
-    "if not ephemeral and debug and debug.setfenv then\n" /* then it lies in the coroutine itself */
-    "  function put(_, co, r) r[results] = true debug.setfenv(co, r) end\n"
-    "  function get(_, co) local r = debug.getfenv(co) return rawget(r, results) and r end\n"
+    "local rawget, put, get = rawget, rawset, rawget\n"
+    "local setfenv, getfenv = debug and debug.setfenv, debug and debug.getfenv\n"
+    "if setfenv and not ephemeral then\n" /* then they lie in the coroutine itself */
+    "  function put(_, co, r) r[results] = true setfenv(co, r) end\n"
+    "  function get(_, co) local r = getfenv(co) return rawget(r, results) and r end\n"
     "end\n"
     "local function note(co, ok, ...)\n"
     "  put(results, co, { ok = ok, n = select('#', ...), ... })\n"
     "end\n"
     "function S.join(self, co)\n"
-    "  while not yieldable() and S.contains(self, co) do S.step(self, 1) end\n"
-    "  C.join(self, co)\n"
+    "  local fine, why = true, nil\n"
+    "  while fine and not yieldable() and S.contains(self, co) do fine, why = pcall(S.step, self, 1) end\n"
+    "  if fine then C.join(self, co) end\n"
     "  local r = get(results, co)\n"
+    "  if not fine and (not r or r.ok) then error(why, 0) end\n" /* it is another task's */
     "  if not r then return end\n"
     "  if not r.ok then error(r[1], 0) end\n"
     "  return unpack(r, 1, r.n)\n"

@@ -65,4 +65,36 @@ t.test("a result that refers to its coroutine does not keep it", function()
   t.check(left < 10, left)
 end)
 
+t.test("outside of tasks join raises what the task has raised", function()
+  for _, problem in ipairs { "on purpose", { "a table" } } do
+    local sched = psocket.scheduler()
+    local co = sched:add(function() sched:sleep(0.01) error(problem, 0) end)
+    local ok, why = pcall(sched.join, sched, co)
+    t.equal(ok, false)
+    t.equal(why, problem)
+    co = sched:add(function() sched:sleep(0.05) return "done" end)
+    sched:add(function() sched:sleep(0.01) error("another") end)
+    ok, why = pcall(sched.join, sched, co)
+    t.check(not ok and why:find("another", 1, true), why)
+    t.equal(sched:join(co), "done")
+  end
+end)
+
+t.test("tasks return although a sandbox has taken the libraries away", function()
+  local taken = {}
+  for _, name in ipairs { "debug", "rawget", "rawset", "coroutine", "select", "error", "pcall", "next", "tonumber" } do
+    taken[name], _G[name] = _G[name], nil
+  end
+  local sched, ok, got, why = psocket.scheduler(), nil, nil, nil
+  local co = sched:add(function() return "done" end)
+  local bad = sched:add(function() sched:sleep(0.001) local _ = nil + 1 end)
+  sched.errorfunc = function(e) why = e end
+  local run = sched.run
+  ok = taken.pcall(function() run(sched) got = sched:join(co) end)
+  for name, value in pairs(taken) do _G[name] = value end
+  t.equal(ok, true)
+  t.equal(got, "done")
+  t.check(why and not sched:contains(bad), why)
+end)
+
 t.finish()
