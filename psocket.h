@@ -584,8 +584,8 @@ PSOCKET_API void psocket_poller_free(psocket_poller *p);
 
 /* Watches s for events (0: stop watching), or for timeout_ms (-1: none) to pass, in place of what was set
    before. Closing or freeing s removes it. A socket is in one poller at a time, and a descriptor once in a
-   poller: PSOCKET_BUSY. What the system refuses is taken out. psocket_poller_wait drives connecting
-   and handshaking. Cheap when nothing changes. */
+   poller: PSOCKET_BUSY (with kqueue and poll the latter is not told). What the system refuses is taken out.
+   psocket_poller_wait drives connecting and handshaking. Cheap when nothing changes. */
 PSOCKET_API int psocket_poller_set(psocket_poller *p, psocket *s, int events, int timeout_ms, void *user);
 
 /* The same for a descriptor that is not psocket's, or (fd -1) for the time alone: reported with events 0 once
@@ -10197,7 +10197,7 @@ static int psi_sock_late(const psocket *s, int way)
     return s->due[way] && psi_os_now() >= s->due[way];
 }
 
-/* Bytes have left: a send begins its time anew, also that of a carried socket; but once it is over it is over. */
+/* Bytes have left: a send begins its time anew, also that of a carried socket; what is over is over. */
 static void psi_sock_left(psocket *s)
 {
     for (; s; s = psi_sock_above(s)) {
@@ -11224,25 +11224,12 @@ static void psi_poll_report(psocket_watch *w, int events)
     if (s) psi_sock_told(s, p->events[w->given - 1].events);
 }
 
-#ifdef PSI_OS_EPOLL
-#define psi_poll_taken(w, fd) 0 /* epoll tells */
-#else
-/* Does the poller watch the descriptor that w is to watch for another? kqueue would forget the other. */
-static int psi_poll_taken(const psocket_watch *w, psocket_fd fd)
-{
-    const psocket_poller *p = w->poller;
-    int i = 0;
-    while (i < p->count && (p->heap[i] == w || p->heap[i]->one.fd != fd || !p->heap[i]->one.events)) i++;
-    return i < p->count;
-}
-#endif
-
 /* Has the system watch for what w waits for, and the heap tell when to look again. Hot if it need not wait. */
 static int psi_poll_arm(psocket_watch *w, int ready)
 {
     psocket *s = psi_poll_sock(w);
     psocket_pollfd fds[PSOCKET_POLLSET_MAX];
-    int i, k, r = 0, n = 1, ms = -1;
+    int i, k, r, n = 1, ms = -1;
     fds[0].fd = w->one.fd;
     fds[0].events = w->events;
     if (s) n = psi_sock_wants(s, w->events, fds, PSOCKET_POLLSET_MAX, &ms);
@@ -11253,8 +11240,7 @@ static int psi_poll_arm(psocket_watch *w, int ready)
         fds[k].events |= fds[i].events;
         fds[i--] = fds[--n];
     }
-    if (n == 1 && fds[0].events && !w->one.events && psi_poll_taken(w, fds[0].fd)) r = PSOCKET_BUSY;
-    else r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone */
+    r = psi_watch_set(w, fds, n < 0 ? 0 : n); /* one who does not say hears of its time alone */
     if (!r && ms == 0 && !ready) psi_watch_heat(w);
     return r;
 }
