@@ -222,8 +222,8 @@ typedef struct psocket_options {
     int nonblocking;          /* answer PSOCKET_WANT_* instead of waiting */
     int udp;                  /* connect, listen: a UDP socket, where one datagram is one chunk */
     int timeout_ms;           /* limit of each operation, of a send since bytes last left; 0 none. A
-                                 nonblocking operation lasts from its first WANT_*, or from where a send
-                                 filled the system, to its last */
+                                 nonblocking operation lasts from its first WANT_* to its last: send until
+                                 it answers one */
     int attempt_delay_ms;     /* time between connection attempts, RFC 8305 section 5; 0 means 250 */
     int backlog;              /* listen: queue length; 0 means the system's most */
     int keepalive;            /* seconds of silence after which a stream's peer is probed, to be given up
@@ -11916,20 +11916,12 @@ static ptrdiff_t psi_public_send(psocket *s, const char *data, size_t len)
     return r ? r : (ptrdiff_t)len;
 }
 
-/* Has a send that took something, `part` of all, left the transport full? */
-static int psi_public_filled(const psocket *s, int part)
-{
-    if (!psi_sock_rec(s)) return part && s->fd != -1;
-    return psi_sock_unsent(s) && (!s->watch.poller || psi_watch_did(&s->watch, PSI_DID_FILL));
-}
-
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len)
 {
     ptrdiff_t r = psi_public_begin(s, data || !len);
     if (r) return r;
     s->sent = 0;
     do r = psi_public_send(s, (const char *)data, len); while (psi_public_again(s, &r, 1));
-    if (r >= 0 && psi_public_filled(s, (size_t)r < len)) psi_sock_clock(s, 1); /* the rest waits from now on */
     return psi_public_answer(s, r);
 }
 
