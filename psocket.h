@@ -3334,7 +3334,7 @@ static void psi_dns_system(psocket_resolve *r)
         if (!psi_dns_process) psi_os_atfork(psi_dns_hold, psi_dns_let);
         psi_dns_process = psi_os_process();
         psi_dns_threads = psi_dns_lost = 0;
-        psi_dns_queue = NULL;
+        for (; *end; *end = (*end)->next) (*end)->owners--; /* nobody will answer those */
     }
     while (*end) end = &(*end)->next;
     *end = r;

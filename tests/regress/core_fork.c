@@ -1,6 +1,6 @@
 /* A child that frees the listener it inherited removed the path of its parent's; one forked while all resolver threads were
-   busy never resolved a name again; and one forked while such a thread stored its answer slept for ever in its next connect.
-   White box: a slow getaddrinfo, and a slow bell. */
+   busy never resolved a name again; one forked while such a thread stored its answer slept for ever in its next connect; and lookups that
+   were queued then were never freed. White box: a slow getaddrinfo, a slow bell, and the queue. */
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,4 +108,28 @@ TEST(no_lock_is_inherited)
     CHECK_INT(psocket_wait(c, PSOCKET_WRITE, 2000), PSOCKET_WRITE);
     psocket_free(c);
     psocket_free(l);
+}
+
+TEST(a_queue_in_a_child)
+{
+    psocket_options o = net_options(1);
+    psocket *queued = NULL, *other = NULL;
+    const psocket_resolve *r;
+    int status;
+    pid_t child;
+    psi_dns_threads = PSOCKET_RESOLVER_THREADS; /* all at work */
+    REQUIRE(psocket_connect(&queued, "queued.test", 80, &o) == 0);
+    r = psi_dns_queue;
+    REQUIRE(r != NULL && r->owners == 2);
+    child = fork();
+    if (child == 0) {
+        int alone = psocket_connect(&other, "other.test", 80, &o) == 0 && r->owners == 1;
+        psocket_free(other);
+        psocket_free(queued);
+        _exit(alone ? 0 : 1);
+    }
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK_INT(status, 0);
+    psocket_free(queued);
+    psi_dns_threads = 0;
 }
