@@ -117,7 +117,8 @@ TEST(a_queue_in_a_child)
     const psocket_resolve *r;
     int status;
     pid_t child;
-    psi_dns_threads = PSOCKET_RESOLVER_THREADS; /* all at work */
+    psi_dns_process = psi_os_process();
+    psi_dns_threads = PSOCKET_RESOLVER_THREADS; /* all of this process are at work */
     REQUIRE(psocket_connect(&queued, "queued.test", 80, &o) == 0);
     r = psi_dns_queue;
     REQUIRE(r != NULL && r->owners == 2);
