@@ -409,10 +409,9 @@ PSOCKET_API int psocket_pair(psocket **a, psocket **b, const psocket_options *op
 /* --- data ------------------------------------------------------------------------------------------------------- */
 
 /* Sends. Blocking: all of it (returns len) or an error. Nonblocking: how many bytes were taken, at least 1, or
-   WANT_*; under TLS they may wait in the socket until psocket_flush,
-   psocket_poller_wait or the next call: what is sent first in a poller's turn leaves at once, the rest
-   together. UDP: one datagram, which may be empty; a stream takes len 0 for nothing. After an error
-   psocket_geterror tells how many bytes had been taken. */
+   WANT_*; under TLS they may wait in the socket until psocket_flush, psocket_poller_wait or the next call: what
+   is sent first in a poller's turn leaves at once, the rest together. UDP: one datagram, which may be empty; a
+   stream takes len 0 for nothing. After an error psocket_geterror tells how many bytes had been taken. */
 PSOCKET_API ptrdiff_t psocket_send(psocket *s, const void *data, size_t len);
 
 /* Hands what psocket_send took to the system: 0 when all is out, or PSOCKET_WANT_WRITE. Blocking: waits. */
@@ -456,7 +455,8 @@ PSOCKET_API void psocket_free(psocket *s);
 
 /* --- TLS -------------------------------------------------------------------------------------------------------- */
 
-/* Parses settings once, for any number of sockets. Copies all it needs; files are read here. Free with psocket_tls_free. */
+/* Parses settings once, for any number of sockets. Copies all it needs; files are read here. Free with
+   psocket_tls_free. PSOCKET_UNSUPPORTED: on x86-64 with a BearSSL built without SSE2 or 128-bit integers. */
 PSOCKET_API int psocket_tls_new(psocket_tls **out, const psocket_tls_options *topt);
 
 /* One more owner. Thread-safe. Returns tls. */
@@ -473,8 +473,8 @@ PSOCKET_API void psocket_tls_free(psocket_tls *tls);
    PSOCKET_UNSUPPORTED (UDP) and PSOCKET_ALREADY_TLS leave it as it was. */
 PSOCKET_API int psocket_starttls(psocket *s, psocket_tls *tls, const char *server_name);
 
-/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. A poller reports the socket until that is
-   answered: psocket_poller_set(p, s, 0, ...) meanwhile. */
+/* What a handshake asks. 0, or PSOCKET_INVALID if it asks nothing. Never blocks. A poller reports the socket
+   until that is answered: take it out meanwhile, with psocket_poller_set(p, s, 0, -1, NULL). */
 PSOCKET_API int psocket_getquestion(psocket *s, psocket_question *q);
 
 /* Answers PSOCKET_WANT_DECISION: 0 accepts the peer's certificate, a PSOCKET_ code refuses it and becomes the error, with its
@@ -12288,7 +12288,7 @@ PSOCKET_API int64_t psocket_now(void) { return psi_os_now(); }
 /*==================================================================================================
  * >>lua
  * The Lua module: Lua 5.1 to 5.5 and LuaJIT from one source, on the public functions, some fields of the socket (`limit`,
- * `timeout`, `polled`, and which poller it is in), and psi_os_poll for a sleep.
+ * `timeout`, `polled`, which poller it is in, and a listener's place for errors), and psi_os_poll for a sleep.
  *
  * Sockets are nonblocking in C; the waiting is done here. An operation is a function that tries. When it has to wait in a
  * coroutine, the coroutine yields no values, and whoever resumes it makes the operation try again. Outside it blocks.

@@ -21,6 +21,20 @@ static CHECK_UNUSED psocket_options net_options(int nonblocking)
     return o;
 }
 
+/* Waits until p reports these events of user: what it reports, or an error. */
+static CHECK_UNUSED int net_wait_for(psocket_poller *p, void *user, int events)
+{
+    const psocket_event *ev;
+    int i, n, turns;
+    for (turns = 0; turns < 1000; turns++) {
+        n = psocket_poller_wait(p, &ev, 5000);
+        if (n <= 0) return n ? n : PSOCKET_TIMEOUT;
+        for (i = 0; i < n; i++)
+            if (ev[i].user == user && (ev[i].events & events) == events) return ev[i].events;
+    }
+    return 0;
+}
+
 /* A listener on loopback; its port. */
 static CHECK_UNUSED psocket *net_listen(const char *address, int *port)
 {

@@ -2,19 +2,6 @@
 #include "net.h"
 #include <pthread.h>
 
-static int wait_for(psocket_poller *p, void *user, int events)
-{
-    const psocket_event *ev;
-    int i, n, turns;
-    for (turns = 0; turns < 1000; turns++) {
-        n = psocket_poller_wait(p, &ev, 5000);
-        if (n <= 0) return n ? n : PSOCKET_TIMEOUT;
-        for (i = 0; i < n; i++)
-            if (ev[i].user == user && (ev[i].events & events) == events) return ev[i].events;
-    }
-    return 0;
-}
-
 TEST(connect_accept_echo)
 {
     psocket_poller *p;
@@ -29,26 +16,26 @@ TEST(connect_accept_echo)
     CHECK_INT(psocket_poller_set(p, l, PSOCKET_READ, -1, l), 0);
     CHECK_INT(psocket_connect(&c, "localhost", port, &o), 0);
     CHECK_INT(psocket_poller_set(p, c, PSOCKET_WRITE, 5000, &c), 0);
-    CHECK_INT(wait_for(p, &c, PSOCKET_WRITE), PSOCKET_WRITE);
-    CHECK_INT(wait_for(p, l, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &c, PSOCKET_WRITE), PSOCKET_WRITE);
+    CHECK_INT(net_wait_for(p, l, PSOCKET_READ), PSOCKET_READ);
     REQUIRE(CHECK_INT(psocket_accept(l, &s), 0));
     CHECK_INT(psocket_poller_set(p, s, PSOCKET_READ, -1, &s), 0);
     CHECK_INT(psocket_poller_set(p, c, PSOCKET_READ, -1, &c), 0);
     CHECK_INT(psocket_send(c, "ping", 4), 4);
-    CHECK_INT(wait_for(p, &s, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &s, PSOCKET_READ), PSOCKET_READ);
     CHECK_STR(net_recv(s), "ping");
     CHECK_STR(net_recv(s), "WANT_READ");
     CHECK_INT(psocket_send(s, "pong", 4), 4);
-    CHECK_INT(wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
-    CHECK_INT(wait_for(p, &c, PSOCKET_READ), PSOCKET_READ); /* level-triggered: not read yet */
+    CHECK_INT(net_wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &c, PSOCKET_READ), PSOCKET_READ); /* level-triggered: not read yet */
     CHECK_STR(net_recv(c), "pong");
     psocket_unrecv(c, "again", 5); /* in the ring, unknown to the system */
-    CHECK_INT(wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
     CHECK_STR(net_recv(c), "again");
     psocket_free(s);
-    CHECK_INT(wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
     CHECK_STR(net_recv(c), "CLOSED");
-    CHECK_INT(wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &c, PSOCKET_READ), PSOCKET_READ);
     psocket_free(c);
     psocket_free(l);
     psocket_poller_free(p);
@@ -64,7 +51,7 @@ TEST(refused_and_unresolved_are_reported)
     REQUIRE(psocket_poller_new(&p) == 0);
     if (psocket_connect(&a, "localhost", port, &o) == 0) {
         psocket_poller_set(p, a, PSOCKET_READ, -1, &a);
-        CHECK_INT(wait_for(p, &a, PSOCKET_READ), PSOCKET_READ);
+        CHECK_INT(net_wait_for(p, &a, PSOCKET_READ), PSOCKET_READ);
         CHECK_STR(net_recv(a), "REFUSED");
         CHECK_INT(psocket_geterror(a, &net_error), PSOCKET_REFUSED);
         CHECK(strstr(net_error.text, "localhost") != NULL);
@@ -72,7 +59,7 @@ TEST(refused_and_unresolved_are_reported)
     }
     CHECK_INT(psocket_connect(&b, "no-such-host.invalid", 80, &o), 0);
     psocket_poller_set(p, b, PSOCKET_WRITE, -1, &b);
-    CHECK_INT(wait_for(p, &b, PSOCKET_WRITE), PSOCKET_WRITE);
+    CHECK_INT(net_wait_for(p, &b, PSOCKET_WRITE), PSOCKET_WRITE);
     CHECK(psocket_send(b, "x", 1) <= PSOCKET_DNS_NOT_FOUND);
     psocket_free(b);
     psocket_poller_free(p);

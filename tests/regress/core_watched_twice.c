@@ -2,19 +2,6 @@
 #include "core.h"
 
 #ifdef __linux__
-static int wait_for(psocket_poller *p, void *user, int events)
-{
-    const psocket_event *ev;
-    int i, n, turns;
-    for (turns = 0; turns < 1000; turns++) {
-        n = psocket_poller_wait(p, &ev, 5000);
-        if (n <= 0) return n ? n : PSOCKET_TIMEOUT;
-        for (i = 0; i < n; i++)
-            if (ev[i].user == user && (ev[i].events & events) == events) return ev[i].events;
-    }
-    return 0;
-}
-
 TEST(one_descriptor_once)
 {
     psocket_poller *p;
@@ -27,13 +14,13 @@ TEST(one_descriptor_once)
     CHECK_INT(psocket_poller_watch(p, &v, fds[0], PSOCKET_READ, -1, &v), PSOCKET_BUSY);
     CHECK(v == NULL);
     CHECK_INT(psocket_poller_watch(p, &v, fds[1], PSOCKET_WRITE, -1, &v), 0);
-    CHECK_INT(wait_for(p, &v, PSOCKET_WRITE), PSOCKET_WRITE);
+    CHECK_INT(net_wait_for(p, &v, PSOCKET_WRITE), PSOCKET_WRITE);
     CHECK_INT(psocket_poller_watch(p, &v, fds[0], PSOCKET_READ, 0, &v), PSOCKET_BUSY);
     CHECK_INT(psocket_poller_watch(p, &w, fds[0], 0, -1, &w), 0);
     CHECK_INT(psocket_poller_watch(p, &v, fds[0], PSOCKET_READ, -1, &v), 0); /* nobody has it for now */
     CHECK_INT(psocket_poller_watch(p, &w, fds[0], PSOCKET_READ, -1, &w), PSOCKET_BUSY);
     CHECK(write(fds[1], "x", 1) == 1);
-    CHECK_INT(wait_for(p, &v, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, &v, PSOCKET_READ), PSOCKET_READ);
     CHECK_INT(psocket_poller_watch(p, &v, fds[0], 0, -1, &v), 0);
     for (order = 0; order < 2; order++) { /* with a look between, and without */
         const psocket_event *ev;
@@ -48,7 +35,7 @@ TEST(one_descriptor_once)
     }
     CHECK_INT(psocket_poller_set(p, c, PSOCKET_READ, -1, c), 0);
     CHECK_INT(psocket_send(s, "x", 1), 1);
-    CHECK_INT(wait_for(p, c, PSOCKET_READ), PSOCKET_READ);
+    CHECK_INT(net_wait_for(p, c, PSOCKET_READ), PSOCKET_READ);
     psocket_watch_free(v);
     psocket_watch_free(w);
     psocket_free(c);

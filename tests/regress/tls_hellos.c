@@ -122,7 +122,7 @@ TEST(misplaced_in_a_request)
     psocket_tls_free(server);
 }
 
-static psocket_tls *made(const char *identity, const char *groups, size_t most, const char *protocol)
+static psocket_tls *made(const char *identity, const char *groups, const char *protocol)
 {
     kit_settings s;
     psocket_tls *tls;
@@ -130,26 +130,11 @@ static psocket_tls *made(const char *identity, const char *groups, size_t most, 
     kit_ca(&s, "ca.pem");
     if (identity) kit_identity(&s, identity);
     s.opt.groups = groups;
-    s.opt.max_fragment = most;
     s.opt.alpn = &protocol;
     s.opt.alpn_count = protocol != NULL;
     tls = kit_make(&s);
     kit_done(&s);
     return tls;
-}
-
-/* Unprotected messages are not subject to record_size_limit (RFC 8449 4): a second hello comes before the server has told it. */
-TEST(no_limit_for_a_second_hello)
-{
-    size_t most;
-    kit_version = 0x0304;
-    for (most = 64; most <= 512; most *= 2) {
-        psocket_tls *server = made("ec", "secp384r1", most, NULL), *client = made(NULL, NULL, 16384, NULL);
-        REQUIRE(server && client);
-        kit_good(client, server, "localhost", 100000, NULL, NULL);
-        psocket_tls_free(server);
-        psocket_tls_free(client);
-    }
 }
 
 /* What a first hello said counts no more when the second one does not say it. */
@@ -159,8 +144,8 @@ TEST(a_second_hello_counts)
     psocket_tlsinfo info = {0};
     kit_ends p;
     kit_version = 0x0304;
-    server = made("ec", "secp384r1", 0, "h2");
-    client = made(NULL, NULL, 0, "h2");
+    server = made("ec", "secp384r1", "h2");
+    client = made(NULL, NULL, "h2");
     REQUIRE(server && client);
     REQUIRE(kit_begin(&p, client, server, "localhost"));
     client->alpn.n = 0; /* such a client is none of ours */
